@@ -1,0 +1,1 @@
+"""The HTTP service, signed events in and boards out."""

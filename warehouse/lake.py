@@ -1,0 +1,282 @@
+"""The lake: Hive-partitioned Parquet tables in a folder, and the one place that writes them.
+
+A file is written beside the tables, fsynced, moved into place by one rename, and its folders fsynced; its rows and SHA-256 are
+recorded under `_manifest`, because DuckDB and Polars read a flipped bit as data without a word. What does not belong here: what the
+tables mean (`tables.py`) and how they are computed (`folds.py`).
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from warehouse.calendar import Days
+from warehouse.errors import LakeError, SettingsError
+from warehouse.tables import TABLES, Table
+
+PARTITION_FILE = "data.parquet"
+
+Keys = dict[str, str | date]
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """What was recorded when a file was written. `inputs` is the fingerprint of what a derived partition was computed from."""
+
+    rows: int
+    sha256: str
+    inputs: str = ""
+
+
+class LakeIdentity(msgspec.Struct, frozen=True):
+    """What may never change once a lake holds events."""
+
+    timezone: str
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not as it was written."""
+
+    path: Path
+    what: str
+
+
+class Lake:
+    """The tables below one folder."""
+
+    def __init__(self, root: Path, timezone: str = "UTC") -> None:
+        """Open the lake at `root`, or found it with that time zone.
+
+        Raises:
+            SettingsError: the lake was founded with another time zone.
+        """
+        self.root = root
+        self._scratch = root / "_tmp"
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        identity = root / "_lake.json"
+        if not identity.exists():
+            self._put(identity, msgspec.json.encode(LakeIdentity(timezone)))
+        found = msgspec.json.decode(identity.read_bytes(), type=LakeIdentity)
+        if found.timezone != timezone:
+            raise SettingsError(
+                f"The lake in {root} ends its days in {found.timezone}, the settings say {timezone}. Nothing was changed. "
+                f"Set FAIRBOARD_TIMEZONE={found.timezone}, or FAIRBOARD_LAKE_URL to another folder and import the events there."
+            )
+
+    # Reading
+
+    def folder(self, table: Table, keys: Keys) -> Path:
+        """The folder of one partition."""
+        return self.root.joinpath(table.name, *(f"{key}={quote(str(keys[key]), safe='')}" for key in table.partition))
+
+    def files(self, table: Table, days: Days | None = None) -> list[Path]:
+        """The table's Parquet files in a stable order, of a range of days where the table is partitioned by day."""
+        return [path for keys in self.partitions(table, days) for path in sorted(self.folder(table, keys).glob("*.parquet"))]
+
+    def partitions(self, table: Table, days: Days | None = None) -> list[Keys]:
+        """The keys of the partitions that exist, sorted."""
+        found: list[tuple[Path, Keys]] = [(self.root / table.name, {})]
+        for column in table.partition:
+            is_date = pa.types.is_date(table.schema.field(column).type)
+            found = [
+                (child, keys | {column: date.fromisoformat(value) if is_date else unquote(value)})
+                for folder, keys in found
+                for child, value in _children(folder, column)
+            ]
+        partitions = [keys for folder, keys in found if days is None or keys["event_date"] in days]
+        return sorted(partitions, key=lambda keys: [str(keys[c]) for c in table.partition])
+
+    def record(self, path: Path) -> FileRecord | None:
+        """What was recorded of a file, or None where nothing was."""
+        try:
+            return msgspec.json.decode(self._record_path(path).read_bytes(), type=FileRecord)
+        except FileNotFoundError:
+            return None
+
+    def records(self, table: Table, keys: Keys) -> dict[str, FileRecord]:
+        """What was recorded of a partition's files, by file name."""
+        folder = self._record_path(self.folder(table, keys))
+        return {
+            path.name.removesuffix(".json"): msgspec.json.decode(path.read_bytes(), type=FileRecord)
+            for path in sorted(folder.glob("*.json"))
+        }
+
+    def fingerprint(self, table: Table, keys: Keys) -> str:
+        """A digest of a partition's content as recorded; `""` for an empty one."""
+        records = self.records(table, keys)
+        return hashlib.sha256("".join(r.sha256 for r in records.values()).encode()).hexdigest() if records else ""
+
+    def verify(self) -> Iterator[Damage | FileRecord]:
+        """Read every file and compare it with its record: yields the record of a sound file, the damage of any other."""
+        for table in TABLES.values():
+            recorded = {self._file_path(path) for path in (self.root / "_manifest" / table.name).rglob("*.json")}
+            present = set(self.files(table))
+            for path in sorted(recorded | present):
+                record = self.record(path)
+                if record is None:
+                    yield Damage(path, "was not written by Fairboard: nothing is recorded of it")
+                elif path not in present:
+                    yield Damage(path, f"is missing, with {record.rows:,} rows")
+                elif _sha256(path) != record.sha256:
+                    yield Damage(path, "has changed since it was written (SHA-256 differs)")
+                else:
+                    yield record
+
+    # Writing
+
+    def write(self, table: Table, rows: pa.Table, keys: Keys, name: str = PARTITION_FILE, inputs: str = "") -> bool:
+        """Make `rows` one file of a partition, whole and durable. Returns whether the content changed.
+
+        `rows` has the table's columns, with or without those of the partition. Without rows, the file goes.
+
+        Raises:
+            LakeError: the columns are not the table's.
+        """
+        path = self.folder(table, keys) / name
+        if not rows.num_rows:
+            return self.remove(path)
+        rows = conform(table, rows)
+        with self._beside(path) as temporary:
+            pq.write_table(rows, temporary, compression="zstd", write_statistics=True)
+            record = FileRecord(rows.num_rows, _sha256(temporary), inputs)
+            before = self.record(path)
+            changed = before is None or before.sha256 != record.sha256 or not path.exists()
+            if changed:
+                _replace_durably(temporary, path)
+        if before != record:
+            self._put(self._record_path(path), msgspec.json.encode(record))
+        return changed
+
+    def remove(self, path: Path) -> bool:
+        """Take a file and its record away. Returns whether there was one."""
+        existed = path.exists()
+        path.unlink(missing_ok=True)
+        self._record_path(path).unlink(missing_ok=True)
+        if existed:
+            _fsync_folder(path.parent)
+        return existed
+
+    @contextmanager
+    def lock(self, table: Table) -> Iterator[None]:
+        """Hold the right to write a derived table: two processes that compute the same days take turns."""
+        with (self._scratch / f"{table.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _record_path(self, path: Path) -> Path:
+        target = self.root / "_manifest" / path.relative_to(self.root)
+        return target.with_name(target.name + ".json") if path.suffix == ".parquet" else target
+
+    def _file_path(self, record: Path) -> Path:
+        path = self.root / record.relative_to(self.root / "_manifest")
+        return path.with_name(path.name.removesuffix(".json"))
+
+    def _put(self, path: Path, content: bytes) -> None:
+        with self._beside(path) as temporary:
+            temporary.write_bytes(content)
+            _replace_durably(temporary, path)
+
+    @contextmanager
+    def _beside(self, path: Path) -> Iterator[Path]:
+        """A temporary path on the same file system, outside every table's tree: a glob would read it there."""
+        temporary = self._scratch / f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def conform(table: Table, rows: pa.Table) -> pa.Table:
+    """`rows` in the file's column order and types.
+
+    Raises:
+        LakeError: a column is missing, foreign, of another type, or NULL where the contract forbids it.
+    """
+    have = set(rows.column_names) - set(table.partition)
+    want = set(table.file_schema.names)
+    if have != want:
+        raise LakeError(
+            f"{table.name}: these are not its columns (missing: {sorted(want - have)}, foreign: {sorted(have - want)}); "
+            "nothing was written."
+        )
+    try:
+        return rows.select(table.file_schema.names).cast(table.file_schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise LakeError(f"{table.name}: {error}; nothing was written.") from error
+
+
+def split_partitions(table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[Keys, pa.Table]]:
+    """Cut batches that are sorted by the partition columns into one table per partition."""
+    pending: list[pa.RecordBatch] = []
+    current: tuple[Any, ...] | None = None
+    for batch in batches:
+        start = 0
+        for key, stop in _runs(batch.select(list(table.partition))):
+            if key != current and pending:
+                yield dict(zip(table.partition, current or (), strict=True)), pa.Table.from_batches(pending)
+                pending = []
+            current = key
+            pending.append(batch.slice(start, stop - start))
+            start = stop
+    if pending and current is not None:
+        yield dict(zip(table.partition, current, strict=True)), pa.Table.from_batches(pending)
+
+
+def _runs(keys: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """The runs of equal rows in sorted keys: (key, end of the run)."""
+    starts = [0] if keys.num_rows else []
+    if keys.num_rows > 1:
+        changed = [pa.compute.not_equal(c.slice(1), c.slice(0, keys.num_rows - 1)) for c in keys.columns]
+        any_changed = changed[0]
+        for other in changed[1:]:
+            any_changed = pa.compute.or_(any_changed, other)
+        starts += [i + 1 for i in pa.compute.indices_nonzero(any_changed).to_pylist()]
+    for start, stop in zip(starts, [*starts[1:], keys.num_rows], strict=True):
+        yield tuple(column[start].as_py() for column in keys.columns), stop
+
+
+def _children(folder: Path, column: str) -> Iterator[tuple[Path, str]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name, _, value = entry.name.partition("=")
+                if name == column:
+                    yield Path(entry.path), value
+    except FileNotFoundError:
+        return
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replace_durably(temporary: Path, path: Path) -> None:
+    """fsync the file, move it into place, fsync its folder and every folder that had to be made."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.replace(path)
+    for folder in {path.parent, *(folder.parent for folder in made)}:
+        _fsync_folder(folder)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

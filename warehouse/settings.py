@@ -1,0 +1,83 @@
+"""Every setting of Fairboard: read once from the environment (`FAIRBOARD_…`) and `.env`, validated loudly.
+
+What belongs here: names, types, defaults and what follows from them. What does not: anything that opens a file or a socket.
+"""
+
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from warehouse.errors import SettingsError
+
+DATA = Path(__file__).parent / "data"
+
+
+def _known_timezone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is not an IANA time zone (for example UTC or Europe/Berlin)")
+    return name
+
+
+def _local_folder(url: str | None) -> str | None:
+    if url and "://" in url and not url.startswith("file://"):
+        raise ValueError("only a local folder (a path or file://…) can hold the lake today")
+    return url
+
+
+class Settings(BaseSettings):
+    """The deployment. Field `x_y` is the environment variable `FAIRBOARD_X_Y`."""
+
+    model_config = SettingsConfigDict(env_prefix="FAIRBOARD_", env_file=".env", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path("data"), description="Folder of the lake, journal, database, Redis and Dagster.")
+    lake_url: Annotated[str | None, AfterValidator(_local_folder)] = Field(
+        None, description="Folder of the lake; default DATA_DIR/lake."
+    )
+    redis_url: str | None = Field(None, description="A Redis to use instead of the embedded one.")
+    database_url: str | None = Field(None, description="An SQLAlchemy URL to use instead of SQLite in DATA_DIR.")
+    hmac_keys: str = Field(
+        "", description="Signing keys, `id:secret` separated by commas; an id may stand there more than once."
+    )
+    seasons: str = Field("month", description="`month`, `year`, or the path of a CSV with the columns id, start, end.")
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+        "UTC", description="The time zone whose midnight ends a day. Fixed once the lake holds events."
+    )
+    first_day: date = Field(date(2026, 1, 1), description="First daily partition that Dagster shows.")
+    profile: Literal["demo", "production"] = Field("demo", description="`production` refuses what is only convenient.")
+    levels_file: Path = Field(DATA / "levels.csv", description="The level curve: level, xp_required.")
+    rewards_file: Path = Field(DATA / "rewards.csv", description="What a level pays: level, reward.")
+    rules_file: Path = Field(DATA / "fairness_rules.csv", description="Fairness rules, their versions and thresholds.")
+    memory_limit: str | None = Field(None, description="DuckDB's memory limit (for example 4GB); it spills beyond that.")
+
+    @cached_property
+    def lake_dir(self) -> Path:
+        """The lake's folder, absolute."""
+        return Path(self.lake_url.removeprefix("file://") if self.lake_url else self.data_dir / "lake").absolute()
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The deployment's time zone."""
+        return ZoneInfo(self.timezone)
+
+    @cached_property
+    def sqlalchemy_url(self) -> str:
+        """The SQL database's URL."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'fairboard.sqlite'}"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a variable has a value it cannot have; the message names every such variable.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"FAIRBOARD_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("These settings cannot be used; nothing was started.\n  " + "\n  ".join(wrong)) from None

@@ -1,0 +1,220 @@
+"""The contract of every table in the lake: grain, key, partition, columns, units.
+
+This one description serves the Parquet writer, the scans, the asset checks, Dagster's column schema, `docs/tables.md` and the
+dashboard's help texts. What does not belong here: how a table is computed (`models/`), or where it lies (`lake.py`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+DUCKDB_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.int32(): "INTEGER",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.date32(): "DATE",
+    pa.decimal128(38, 0): "DECIMAL(38,0)",
+    pa.list_(pa.string()): "VARCHAR[]",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. `unit` is empty where the type says it all."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    unit: str = ""
+    nullable: bool = False
+
+    @property
+    def sql_type(self) -> str:
+        """The column's type in DuckDB's dialect."""
+        return DUCKDB_TYPES[self.type]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the lake.
+
+    `partition` names the columns that are folders (Hive style) and not in the files; `sort` is the order inside a file.
+    """
+
+    name: str
+    grain: str
+    doc: str
+    key: tuple[str, ...]
+    partition: tuple[str, ...]
+    sort: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """All columns, those of the partition included."""
+        return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
+
+    @cached_property
+    def file_schema(self) -> pa.Schema:
+        """The columns inside a file."""
+        return pa.schema([field for field in self.schema if field.name not in self.partition])
+
+
+TEXT, INT, REAL, DAY = pa.string(), pa.int64(), pa.float64(), pa.date32()
+
+_DAY = Column("event_date", DAY, "Day of the event in the deployment's time zone.")
+_PLAYER = Column("player_id", TEXT, "The player.")
+_RECEIVED = Column("received_ms", INT, "When the event arrived.", "ms since the epoch")
+_KEY_ID = Column("key_id", TEXT, "Id of the key that signed it; `import` for imported history.")
+
+EVENTS = Table(
+    "events",
+    grain="accepted event; a file may hold a copy of an id that another file holds, the `events` model leaves one",
+    doc="What the game sent, as it was accepted, on the day it happened.",
+    key=("event_date", "event_id"),
+    partition=("event_date",),
+    sort=("player_id", "ts", "event_id"),
+    columns=(
+        _DAY,
+        Column("event_id", TEXT, "The client's eventId, or one derived from the request (see docs/events.md)."),
+        Column("type", TEXT, "`progression`, `boss_kill` or `drop_claimed`."),
+        _PLAYER,
+        Column("ts", INT, "When it happened.", "s since the epoch, UTC"),
+        _RECEIVED,
+        _KEY_ID,
+        Column("delta_xp", INT, "XP won, or corrected where negative. Only progression's moves XP.", "XP", True),
+        Column("activity", TEXT, "What the XP was for.", nullable=True),
+        Column("boss_id", TEXT, "The boss.", nullable=True),
+        Column("duration_ms", INT, "How long the kill took.", "ms", True),
+        Column("party_size", INT, "Players in the party.", "players", True),
+        Column("difficulty", TEXT, "Difficulty of the fight.", nullable=True),
+        Column("item_id", TEXT, "The item dropped.", nullable=True),
+        Column("rarity", TEXT, "Rarity of the item.", nullable=True),
+        Column("quantity", INT, "How many.", "items", True),
+        Column("extra", TEXT, "Unknown fields of event and payload, as a JSON object.", nullable=True),
+    ),
+)
+
+REJECTS = Table(
+    "rejects",
+    grain="refused event",
+    doc="Dead letters: what was refused, why, and the bytes as they came. `event_date` is the day it arrived.",
+    key=(),
+    partition=("event_date",),
+    sort=("received_ms", "position"),
+    columns=(
+        _DAY,
+        _RECEIVED,
+        _KEY_ID,
+        Column("request_id", TEXT, "X-Request-ID of the request, or the imported file."),
+        Column("position", INT, "Index in the batch, or line of the imported file."),
+        Column("field", TEXT, "JSON path of the offending value; empty for the event as a whole."),
+        Column("reason", TEXT, "Why it was refused."),
+        Column("event_id", TEXT, "Its id, where one could be read.", nullable=True),
+        Column("body", TEXT, "The event's JSON; bytes that are no UTF-8 stand as \\x escapes."),
+    ),
+)
+
+PLAYER_DAYS = Table(
+    "player_days",
+    grain="player and day",
+    doc="A day's events folded once: mergeable sums that progress, boards and baselines are folds of.",
+    key=("event_date", "player_id"),
+    partition=("event_date",),
+    sort=("player_id",),
+    columns=(
+        _DAY,
+        _PLAYER,
+        Column("events", INT, "Events of every type.", "events"),
+        Column("first_ts", INT, "First event.", "s since the epoch"),
+        Column("last_ts", INT, "Last event.", "s since the epoch"),
+        Column("active_minutes", INT, "Distinct minutes with an event.", "min"),
+        Column("xp", INT, "Sum of progression's delta_xp.", "XP"),
+        Column("xp_events", INT, "Progression events.", "events"),
+        Column("xp_first_ts", INT, "First progression event.", "s since the epoch", True),
+        Column("xp_changed_ts", INT, "Last progression event that moved XP: since then the day's XP stands.",
+               "s since the epoch", True),
+        Column("xp_sum", pa.decimal128(38, 0), "Σx over progression, x = delta_xp clipped to ±(2^31-1).", "XP"),
+        Column("xp_sum_sq", pa.decimal128(38, 0), "Σx² of the same x: exact, cannot overflow.", "XP²"),
+        Column("gain_events", INT, "Progression events with delta_xp above 0.", "events"),
+        Column("log_sum_e6", INT, "Σ round(10⁶·ln x) over gains: integers, so that any order of adding gives the same sum.",
+               "10⁻⁶ ln XP"),
+        Column("log_sum_sq_e6", INT, "Σ round(10⁶·ln² x) over gains.", "10⁻⁶ ln² XP"),
+        Column("boss_kills", INT, "boss_kill events.", "events"),
+        Column("drops", INT, "drop_claimed events.", "events"),
+    ),
+)
+
+PROGRESSION = Table(
+    "progression",
+    grain="player and day active",
+    doc="How far every player is at the end of each day they played.",
+    key=("event_date", "player_id"),
+    partition=("event_date",),
+    sort=("player_id",),
+    columns=(
+        _DAY,
+        _PLAYER,
+        Column("xp_gained", INT, "XP of the day.", "XP"),
+        Column("xp_total", INT, "XP since the beginning.", "XP"),
+        Column("level_before", INT, "Level at the start of the day.", "level"),
+        Column("level_after", INT, "Level at the end of the day.", "level"),
+        Column("level_ups", INT, "Levels won on the day; negative where a correction took some.", "levels"),
+        Column("xp_to_next", INT, "XP missing to the next level; NULL at the last.", "XP", True),
+    ),
+)
+
+LEADERBOARDS = Table(
+    "leaderboards",
+    grain="window and player",
+    doc="Who leads, in every window. Equal XP is ordered by who reached it first, then by player id.",
+    key=("window", "season", "start", "player_id"),
+    partition=("window", "season", "start"),
+    sort=("rank",),
+    columns=(
+        Column("window", TEXT, "`daily`, `weekly`, `seasonal` or `alltime`."),
+        Column("season", TEXT, "Season's id; `all` for the all-time board."),
+        Column("start", DAY, "First day of the window."),
+        Column("as_of", DAY, "Last day with events that the board has counted."),
+        Column("rank", INT, "1 for the leader; no two players share one."),
+        _PLAYER,
+        Column("xp", INT, "XP won in the window.", "XP"),
+        Column("boss_kills", INT, "Bosses killed in the window.", "events"),
+        Column("reached_ts", INT, "Since when the XP stands: the first to reach it leads.", "s since the epoch"),
+        Column("previous_rank", INT, "Rank at the end of the day before `as_of`; of a daily board, on the day before.",
+               nullable=True),
+        Column("movement", INT, "previous_rank - rank: above 0 is up; NULL for the newly ranked.", "ranks", True),
+    ),
+)
+
+FAIRNESS = Table(
+    "fairness",
+    grain="player, day and rule",
+    doc="Who played unlike themselves: each rule's strongest evidence of the day against the trailing baseline.",
+    key=("event_date", "player_id", "rule"),
+    partition=("event_date",),
+    sort=("player_id", "rule"),
+    columns=(
+        _DAY,
+        _PLAYER,
+        Column("rule", TEXT, "Id of the rule (docs/fairness.md)."),
+        Column("rule_version", INT, "Version of the rule's thresholds."),
+        Column("threshold", REAL, "|z| from which an event is flagged.", "z"),
+        Column("verdict", TEXT, "`flagged`, `clear` or `insufficient data`."),
+        Column("events", INT, "Events scored.", "events"),
+        Column("flagged_events", INT, "Events with |z| above the threshold.", "events"),
+        Column("z", REAL, "z of the strongest event; NULL with insufficient data.", "z", True),
+        Column("observed_xp", INT, "delta_xp of the strongest event.", "XP", True),
+        Column("baseline_mean", REAL, "Mean of the baseline, on the rule's scale.", nullable=True),
+        Column("baseline_sd", REAL, "Sample standard deviation of the baseline.", nullable=True),
+        Column("baseline_events", INT, "Events in the baseline.", "events"),
+        Column("baseline_from", DAY, "First day of the baseline."),
+        Column("baseline_to", DAY, "Last day of the baseline."),
+        Column("evidence", pa.list_(TEXT), "Ids of the flagged events, strongest first, ten at most."),
+    ),
+)
+
+TABLES = {t.name: t for t in (EVENTS, REJECTS, PLAYER_DAYS, PROGRESSION, LEADERBOARDS, FAIRNESS)}
