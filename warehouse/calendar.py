@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -82,7 +83,7 @@ class Window:
     @property
     def partition(self) -> dict[str, str | date]:
         """The window as the partition key of `leaderboards`."""
-        return {"window": str(self.kind), "season": self.season, "start": self.start}
+        return {"window_kind": str(self.kind), "season": self.season, "window_start": self.start}
 
     def clipped(self, last: date) -> Days | None:
         """The window's days up to and including `last`, or None where it has not begun."""
@@ -169,7 +170,7 @@ class Calendar:
 
 
 def _month(season_id: str) -> date:
-    return datetime.strptime(season_id, "%Y-%m").date()
+    return date.fromisoformat(f"{season_id}-01")
 
 
 def read_seasons(path: Path) -> list[Season]:
@@ -195,7 +196,7 @@ def read_seasons(path: Path) -> list[Season]:
             raise SettingsError(f"FAIRBOARD_SEASONS: {season.id!r} cannot name a season (letters, digits, . _ -).")
         if season.end <= season.start:
             raise SettingsError(f"FAIRBOARD_SEASONS: season {season.id} ends before it starts.")
-    for before, after in zip(seasons, seasons[1:], strict=False):
+    for before, after in pairwise(seasons):
         if after.start < before.end:
             raise SettingsError(f"FAIRBOARD_SEASONS: {before.id} and {after.id} overlap; `end` is exclusive.")
     if len({season.id for season in seasons}) < len(seasons):

@@ -1,6 +1,7 @@
 """The contract of the event: its JSON, what is refused and with which words.
 
-The ingest service, the sealer and `fairboard import` all decode through here. What does not belong here: HTTP, signatures, files.
+The ingest service, the sealer and `fairboard import` all decode through here.
+What does not belong here: HTTP, signatures, files.
 """
 
 from collections.abc import Iterable
@@ -118,9 +119,10 @@ def decode_event(body: bytes | msgspec.Raw) -> Event:
         EventError: it breaks the contract; `field` says where.
     """
     try:
-        return event_decoder.decode(body)
+        event: Event = event_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal(error) from None
+    return event
 
 
 def check_time(ts: int, received_ms: int) -> None:
@@ -203,7 +205,8 @@ class EventRows:
         rows = pl.from_arrow(pa.table(self._columns, schema=EVENTS.file_schema))
         assert isinstance(rows, pl.DataFrame)
         day = pl.from_epoch("ts", time_unit="s").dt.replace_time_zone("UTC").dt.convert_time_zone(zone.key).dt.date()
-        for (date_,), part in rows.sort(EVENTS.sort, maintain_order=True).group_by(day.alias("event_date"), maintain_order=True):
+        rows = rows.sort(EVENTS.sort, maintain_order=True)
+        for (date_,), part in rows.group_by(day.alias("event_date"), maintain_order=True):
             yield date_, part.to_arrow().cast(EVENTS.file_schema)
 
 

@@ -1,8 +1,9 @@
 """The lake: Hive-partitioned Parquet tables in a folder, and the one place that writes them.
 
 A file is written beside the tables, fsynced, moved into place by one rename, and its folders fsynced; its rows and SHA-256 are
-recorded under `_manifest`, because DuckDB and Polars read a flipped bit as data without a word. What does not belong here: what the
-tables mean (`tables.py`) and how they are computed (`folds.py`).
+recorded under `_manifest`, because DuckDB and Polars read a flipped bit as data without a word.
+
+What does not belong here: what the tables mean (`tables.py`) and how they are computed (`folds.py`).
 """
 
 import fcntl
@@ -63,8 +64,8 @@ class Lake:
             SettingsError: the lake was founded with another time zone.
         """
         self.root = root
-        self._scratch = root / "_tmp"
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        self.scratch = root / "_tmp"
+        self.scratch.mkdir(parents=True, exist_ok=True)
         identity = root / "_lake.json"
         if not identity.exists():
             self._put(identity, msgspec.json.encode(LakeIdentity(timezone)))
@@ -171,7 +172,7 @@ class Lake:
     @contextmanager
     def lock(self, table: Table) -> Iterator[None]:
         """Hold the right to write a derived table: two processes that compute the same days take turns."""
-        with (self._scratch / f"{table.name}.lock").open("w") as file:
+        with (self.scratch / f"{table.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -191,7 +192,7 @@ class Lake:
     @contextmanager
     def _beside(self, path: Path) -> Iterator[Path]:
         """A temporary path on the same file system, outside every table's tree: a glob would read it there."""
-        temporary = self._scratch / f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
+        temporary = self.scratch / f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
             yield temporary
         finally:
@@ -242,7 +243,7 @@ def _runs(keys: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], int]]:
         any_changed = changed[0]
         for other in changed[1:]:
             any_changed = pa.compute.or_(any_changed, other)
-        starts += [i + 1 for i in pa.compute.indices_nonzero(any_changed).to_pylist()]
+        starts += [i.as_py() + 1 for i in pa.compute.indices_nonzero(any_changed)]
     for start, stop in zip(starts, [*starts[1:], keys.num_rows], strict=True):
         yield tuple(column[start].as_py() for column in keys.columns), stop
 
@@ -264,7 +265,7 @@ def _sha256(path: Path) -> str:
 
 
 def _replace_durably(temporary: Path, path: Path) -> None:
-    """fsync the file, move it into place, fsync its folder and every folder that had to be made."""
+    """Fsync the file, move it into place, fsync its folder and every folder that had to be made."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]

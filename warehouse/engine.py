@@ -1,0 +1,159 @@
+"""DuckDB, in memory, one per run: binds the lake's tables as views and runs the SQL models.
+
+What belongs here: connections, views, models. What does not: which days to compute (`folds.py`), where files lie (`lake.py`).
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+import sqlglot
+from sqlglot import exp
+
+from warehouse.calendar import Calendar, Days
+from warehouse.errors import SettingsError
+from warehouse.lake import Lake
+from warehouse.settings import Settings
+from warehouse.tables import EVENTS, TABLES, Table
+
+MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One SQL file of `models/`: its text, and the relations it reads."""
+
+    name: str
+    sql: str
+    upstream: frozenset[str]
+
+
+@cache
+def model(name: str) -> Model:
+    """The model of that name."""
+    sql = (MODELS / f"{name}.sql").read_text(encoding="utf-8")
+    tree = sqlglot.parse_one(sql, read="duckdb")
+    local = {cte.alias for cte in tree.find_all(exp.CTE)}
+    return Model(name, sql, frozenset(table.name for table in tree.find_all(exp.Table)) - local)
+
+
+class Engine:
+    """One run's DuckDB over one deployment's lake. Use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lake = Lake(settings.lake_dir, settings.timezone)
+        self.calendar = Calendar.of(settings)
+        config: dict[str, Any] = {
+            "temp_directory": str(self.lake.scratch),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        if settings.memory_limit:
+            config["memory_limit"] = settings.memory_limit
+        self.connection = duckdb.connect(":memory:", config=config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.connection.close()
+
+    def bind(self, table: Table, days: Days | None = None) -> None:
+        """Make a table a view of its name; of a range of days where it is partitioned by day.
+
+        `events` is the model over the raw files, which the view `landed` shows.
+        """
+        if table is EVENTS:
+            self._view("landed", scan(EVENTS, self.lake.files(EVENTS, days)))
+            self._view("events", model("events").sql)
+        else:
+            self._view(table.name, scan(table, self.lake.files(table, days)))
+
+    def bind_all(self) -> None:
+        """Make every table of the lake a view: what an analyst sees."""
+        for table in TABLES.values():
+            self.bind(table)
+
+    def bind_rows(self, name: str, rows: pa.Table) -> None:
+        """Make a small Arrow table a relation."""
+        self.connection.register(name, rows)
+
+    def bind_levels(self) -> None:
+        """Make the level curve the relation `levels`: level, xp_required, xp_last, xp_next (BIGINT; NULL at the last level).
+
+        Raises:
+            SettingsError: the file is no level curve.
+        """
+        path = self.settings.levels_file
+        self._bind_csv("level_curve", path, {"level": "BIGINT", "xp_required": "BIGINT"})
+        wrong = self.connection.execute(
+            "SELECT count(*) = 0 OR min(level) <> 1 OR max(level) <> count(*) OR min(xp_required) <> 0"
+            " OR bool_or(xp_required <= before)"
+            " FROM (SELECT *, lag(xp_required) OVER (ORDER BY level) AS before FROM level_curve)"
+        ).fetchone()
+        if wrong is None or wrong[0]:
+            raise SettingsError(
+                f"FAIRBOARD_LEVELS_FILE: {path} is no level curve; nothing was computed. "
+                "Levels are 1, 2, 3 … without gaps, xp_required starts at 0 and rises."
+            )
+        self._view(
+            "levels",
+            "SELECT level, xp_required, lead(xp_required) OVER (ORDER BY level) AS xp_next,"
+            " coalesce(lead(xp_required) OVER (ORDER BY level) - 1, 9223372036854775807) AS xp_last FROM level_curve",
+        )
+
+    def bind_rewards(self) -> None:
+        """Make the level rewards the relation `rewards`: level, reward."""
+        self._bind_csv("rewards", self.settings.rewards_file, {"level": "BIGINT", "reward": "VARCHAR"})
+
+    def bind_rules(self) -> None:
+        """Make the fairness rules the relation `fairness_rules`, each in its newest version."""
+        self._bind_csv(
+            "rule_versions",
+            self.settings.rules_file,
+            {"rule": "VARCHAR", "version": "BIGINT", "threshold": "DOUBLE", "min_events": "BIGINT",
+             "changed_on": "DATE", "changed_by": "VARCHAR", "reason": "VARCHAR"},
+        )  # fmt: skip
+        self._view(
+            "fairness_rules",
+            "SELECT * FROM rule_versions QUALIFY row_number() OVER (PARTITION BY rule ORDER BY version DESC) = 1",
+        )
+
+    def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyRelation:
+        """Run a model. The relation it gives is lazy: take it as Arrow batches."""
+        return self.connection.sql(model(name).sql, params=parameters)
+
+    def _bind_csv(self, name: str, path: Path, columns: dict[str, str]) -> None:
+        try:
+            self.connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM read_csv($path, header = true, columns = $columns)",  # noqa: S608
+                {"path": str(path), "columns": columns},
+            )
+        except duckdb.Error as error:
+            raise SettingsError(f"{path} cannot be read as {', '.join(columns)}: {error}. Nothing was computed.") from error
+
+    def _view(self, name: str, sql: str) -> None:
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
+
+
+def scan(table: Table, files: list[Path]) -> str:
+    """The SQL that reads those files of a table as its contract has it.
+
+    The empty SELECT gives the contract's columns and types to tables without files, and to files older than a column.
+    """
+    columns = ", ".join(f"CAST(NULL AS {c.sql_type}) AS {c.name}" for c in table.columns)
+    empty = f"SELECT {columns} WHERE false"
+    if not files:
+        return empty
+    paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
+    hive = ", ".join(f"{c.name}: {c.sql_type}" for c in table.columns if c.name in table.partition)
+    return (
+        f"{empty} UNION ALL BY NAME SELECT * FROM read_parquet([{paths}], "  # noqa: S608
+        f"hive_partitioning = true, hive_types = {{{hive}}}, union_by_name = true)"
+    )
