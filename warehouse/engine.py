@@ -125,6 +125,14 @@ class Engine:
             "SELECT * FROM rule_versions QUALIFY row_number() OVER (PARTITION BY rule ORDER BY version DESC) = 1",
         )
 
+    def bind_model(self, name: str, **parameters: date | int) -> None:
+        """Make a model a view of its name, its parameters fixed: what another model reads."""
+        values = {key: exp.cast(exp.Literal.string(str(v)), "date") if isinstance(v, date) else exp.Literal.number(v)
+                  for key, v in parameters.items()}  # fmt: skip
+        tree = sqlglot.parse_one(model(name).sql, read="duckdb")
+        fixed = tree.transform(lambda node: values[node.name] if isinstance(node, exp.Placeholder) else node)
+        self._view(name, fixed.sql(dialect="duckdb"))
+
     def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyRelation:
         """Run a model. The relation it gives is lazy: take it as Arrow batches."""
         return self.connection.sql(model(name).sql, params=parameters)

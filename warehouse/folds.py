@@ -1,6 +1,7 @@
 """One function per table, each taking any range of days in one pass: what the assets and `fairboard materialize` both call.
 
-A fold reads what lies upstream, computes the range's partitions and replaces those that changed; those that came out empty go. What does not belong here: Dagster, Redis, the SQL database.
+A fold reads what lies upstream, computes the range's partitions and replaces those that changed; those that came out empty go.
+What does not belong here: Dagster, Redis, the SQL database.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,22 +15,21 @@ import pyarrow as pa
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, Table
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, TABLES, Table
 
 BASELINE_DAYS = 28
 CONFLICTS_FILE = "conflicts.parquet"
 
-WINDOW_DAYS = pa.schema(
-    {
-        "window_kind": pa.string(),
-        "season": pa.string(),
-        "window_start": pa.date32(),
-        "as_of": pa.date32(),
-        "event_date": pa.date32(),
-        "counts": pa.bool_(),
-        "counted_before": pa.bool_(),
-    }
-)
+_WINDOW_COLUMNS: dict[str, pa.DataType] = {
+    "window_kind": pa.string(),
+    "season": pa.string(),
+    "window_start": pa.date32(),
+    "as_of": pa.date32(),
+    "event_date": pa.date32(),
+    "counts": pa.bool_(),
+    "counted_before": pa.bool_(),
+}
+WINDOW_DAYS = pa.schema(_WINDOW_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -79,14 +79,8 @@ def player_days(engine: Engine, days: Days) -> Folded:
     inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
     engine.bind(EVENTS, days)
     batches = engine.run("player_days", first_day=days.first, last_day=days.last).arrow()
-    with engine.lake.lock(PLAYER_DAYS):
-        folded = _replace(
-            engine,
-            PLAYER_DAYS,
-            batches,
-            engine.lake.partitions(PLAYER_DAYS, days),
-            inputs=lambda keys: inputs.get(keys["event_date"], ""),
-        )
+    existing = engine.lake.partitions(PLAYER_DAYS, days)
+    folded = _replace(engine, PLAYER_DAYS, batches, existing, inputs=lambda keys: inputs.get(keys["event_date"], ""))
     return _finished(folded, days, started)
 
 
@@ -97,8 +91,7 @@ def progression(engine: Engine, days: Days) -> Folded:
     engine.bind(PLAYER_DAYS, Days(date.min, days.last))
     engine.bind_levels()
     batches = engine.run("progression", first_day=days.first, last_day=days.last).arrow()
-    with engine.lake.lock(PROGRESSION):
-        folded = _replace(engine, PROGRESSION, batches, engine.lake.partitions(PROGRESSION, days))
+    folded = _replace(engine, PROGRESSION, batches, engine.lake.partitions(PROGRESSION, days))
     return _finished(folded, days, started)
 
 
@@ -109,17 +102,16 @@ def leaderboards(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     days = Days(days.first, days.last + ONE_DAY)
-    with engine.lake.lock(LEADERBOARDS):
-        windows = window_days(engine, days, _days_of(engine, PLAYER_DAYS))
-        needed: list[date] = windows["event_date"].to_pylist()
-        engine.bind(PLAYER_DAYS, Days(min(needed), max(needed)) if needed else days)
-        engine.bind_rows("window_days", windows)
-        affected = [
-            keys
-            for keys in engine.lake.partitions(LEADERBOARDS)
-            if isinstance(keys["window_start"], date) and _touches(engine, keys, days)
-        ]
-        folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), affected)
+    windows = window_days(engine, days, _days_of(engine, PLAYER_DAYS))
+    needed = [day for day in windows["event_date"].to_pylist() if day]
+    engine.bind(PLAYER_DAYS, Days(min(needed), max(needed)) if needed else days)
+    engine.bind_rows("window_days", windows)
+    affected = [
+        keys
+        for keys in engine.lake.partitions(LEADERBOARDS)
+        if isinstance(keys["window_start"], date) and _touches(engine, keys, days)
+    ]
+    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), affected)
     return _finished(folded, days, started)
 
 
@@ -130,16 +122,21 @@ def fairness(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     days = _with_later(engine, days, days.last + timedelta(days=BASELINE_DAYS))
+    bind_event_scores(engine, days)
+    batches = engine.run("fairness", baseline_days=BASELINE_DAYS).arrow()
+    folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
+    return _finished(folded, days, started)
+
+
+def bind_event_scores(engine: Engine, days: Days) -> None:
+    """Make `event_scores` a view: each XP event of the range with its z by each rule."""
     baseline_day = days.first - timedelta(days=BASELINE_DAYS)
     engine.bind(EVENTS, days)
     engine.bind(PLAYER_DAYS, Days(baseline_day, days.last))
     engine.bind_rules()
-    batches = engine.run(
-        "fairness", first_day=days.first, last_day=days.last, baseline_day=baseline_day, baseline_days=BASELINE_DAYS
-    ).arrow()
-    with engine.lake.lock(FAIRNESS):
-        folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
-    return _finished(folded, days, started)
+    engine.bind_model(
+        "event_scores", first_day=days.first, last_day=days.last, baseline_day=baseline_day, baseline_days=BASELINE_DAYS
+    )
 
 
 FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
@@ -149,6 +146,12 @@ FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "leaderboards": leaderboards,
     "fairness": fairness,
 }
+
+
+def fold(engine: Engine, table: str, days: Days) -> Folded:
+    """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs."""
+    with engine.lake.lock(TABLES[table]):
+        return FOLDS[table](engine, days)
 
 
 def stale_days(engine: Engine) -> list[date]:

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     hmac_keys: str = Field(
         "", description="Signing keys, `id:secret` separated by commas; an id may stand there more than once."
     )
+    seal_after_s: float = Field(5, gt=0, le=3600, description="Age, in seconds, at which journaled events become Parquet.")
+    segment_mb: int = Field(32, ge=1, le=1024, description="Size, in MiB of bodies, at which they do so earlier.")
     seasons: str = Field("month", description="`month`, `year`, or the path of a CSV with the columns id, start, end.")
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
         "UTC", description="The time zone whose midnight ends a day. Fixed once the lake holds events."
