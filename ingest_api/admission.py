@@ -1,0 +1,128 @@
+"""Which events of a checked body go into the journal, and what the client is told of each.
+
+What does not belong here: HTTP, Redis, the disk.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ingest_api.bodies import Checked, Refused, cut
+from ingest_api.door import Door
+from ingest_api.journal import Refusal, Request
+from warehouse.errors import EventError
+
+if TYPE_CHECKING:
+    from warehouse.events import Event
+
+_OTHER_CONTENT = "this id came before with other content; the first one stays"
+
+
+class ErrorItem(msgspec.Struct, frozen=True):
+    """Why one event of a batch was refused. `index` is its position, `field` the JSON path of the offending value."""
+
+    index: int
+    field: str
+    reason: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The body of a 202: accepted + duplicates + rejected = received."""
+
+    accepted: int
+    duplicates: int
+    rejected: int
+    errors: list[ErrorItem]
+
+
+class Arrival(NamedTuple):
+    """A body and where it came from. `raw` is as it was sent, `plain` unpacked, `encoding` how it was packed (or empty)."""
+
+    received_ms: int
+    key_id: str
+    id_base: bytes
+    request_id: str
+    encoding: str
+    raw: bytes
+    plain: bytes
+
+
+class Admitted(NamedTuple):
+    """What goes into the journal, and the answer once it is there."""
+
+    request: Request | None
+    refusals: list[Refusal]
+    answer: Answer
+    first_error: EventError | None
+
+
+def admit(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
+    """Leave out what is known at the door; keep the refused events, too."""
+    if not checked.refused and door.all_new(checked.events):
+        door.remember(checked.events)
+        form = checked.form + (f"+{arrival.encoding}" if arrival.encoding else "")
+        answer = Answer(len(checked.events), 0, 0, [])
+        return Admitted(_request(arrival, form, arrival.raw, None) if checked.events else None, [], answer, None)
+    return _admit_each(checked, arrival, door)
+
+
+def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
+    slices = cut(checked.form, arrival.plain) if checked.slices is None else checked.slices
+    places = range(len(slices)) if checked.positions is None else checked.positions
+    refused = list(checked.refused)
+    kept: dict[int, bytes] = {}
+    accepted: list[Event] = []
+    for event, position, raw in zip(checked.events, places, slices, strict=True):
+        content = door.content_of(event)
+        if content is None:
+            kept[position] = raw
+            accepted.append(event)
+            door.remember([event])
+        elif content != hash(event):
+            refused.append(Refused(position, EventError("eventId", _OTHER_CONTENT), raw))
+    refused.sort(key=lambda one: one.position)
+    request = None
+    if kept:
+        # A line feed in JSON is white space: inside a string it would have been refused.
+        body = b"\n".join(raw.replace(b"\n", b" ") for raw in kept.values())
+        request = _request(arrival, "lines", body, msgspec.json.encode(list(kept)))
+    duplicates = len(checked.events) + len(checked.refused) - len(kept) - len(refused)
+    errors = [ErrorItem(one.position, one.error.field, one.error.reason) for one in refused]
+    return Admitted(
+        request,
+        [_refusal(arrival, one) for one in refused],
+        Answer(len(kept), duplicates, len(refused), errors),
+        refused[0].error if refused else None,
+    )
+
+
+def _request(arrival: Arrival, form: str, body: bytes, positions: bytes | None) -> Request:
+    return Request(arrival.received_ms, arrival.key_id, arrival.id_base, arrival.request_id, form, body, positions)
+
+
+def _refusal(arrival: Arrival, one: Refused) -> Refusal:
+    event_id = _id_in(one.body)
+    return Refusal(
+        arrival.received_ms,
+        arrival.key_id,
+        arrival.request_id,
+        one.position,
+        one.error.field,
+        one.error.reason,
+        event_id,
+        one.body,
+    )
+
+
+class _OnlyId(msgspec.Struct):
+    eventId: str | None = None  # noqa: N815 - the contract's name
+
+
+_only_id = msgspec.json.Decoder(_OnlyId)
+
+
+def _id_in(body: bytes) -> str | None:
+    try:
+        return _only_id.decode(body).eventId
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,251 @@
+"""The journal: where an event is on disk before its 202 leaves (docs/adr/0002-journal-segments.md).
+
+A worker owns one slot (a folder and its lock) and appends to one open segment, an SQLite file. A sealed-off segment ends in
+`.db` and is the sealer's. What does not belong here: reading segments into Parquet (`sealer.py`).
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import structlog
+
+from ingest_api.ids import segment_id
+from warehouse.errors import FairboardError
+from warehouse.settings import Settings
+
+OPEN, READY, DAMAGED = ".open", ".db", ".damaged"
+_MAX_SLOTS = 1024
+_SCHEMA = """
+CREATE TABLE requests (
+    seq INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, key_id TEXT NOT NULL, id_base BLOB NOT NULL,
+    request_id TEXT NOT NULL, form TEXT NOT NULL, body BLOB NOT NULL, positions BLOB);
+CREATE TABLE refusals (
+    seq INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, key_id TEXT NOT NULL, request_id TEXT NOT NULL,
+    position INTEGER NOT NULL, field TEXT NOT NULL, reason TEXT NOT NULL, event_id TEXT, body BLOB NOT NULL);
+"""
+_ADD_REQUEST = (
+    "INSERT INTO requests (received_ms, key_id, id_base, request_id, form, body, positions) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_ADD_REFUSAL = (
+    "INSERT INTO refusals (received_ms, key_id, request_id, position, field, reason, event_id, body) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Request(NamedTuple):
+    """A request's accepted events, as they came.
+
+    `form` is `event`, `array` or `lines`, with `+gzip` or `+zstd` where the body is packed. `positions` is a JSON array of the
+    events' places in the request, or None where all of it was accepted.
+    """
+
+    received_ms: int
+    key_id: str
+    id_base: bytes
+    request_id: str
+    form: str
+    body: bytes
+    positions: bytes | None
+
+
+class Refusal(NamedTuple):
+    """One refused event of a request."""
+
+    received_ms: int
+    key_id: str
+    request_id: str
+    position: int
+    field: str
+    reason: str
+    event_id: str | None
+    body: bytes
+
+
+class JournalFullError(FairboardError):
+    """The disk is full. Nothing of the group was kept; the journal can be written again when there is room."""
+
+
+class JournalBrokenError(FairboardError):
+    """A write or an fsync failed. What it left on disk is unknown, so this journal is not written again."""
+
+
+def journal_dir(settings: Settings) -> Path:
+    """The folder of all slots."""
+    return settings.data_dir.absolute() / "journal"
+
+
+class Slot:
+    """A worker's place in the journal, held by a lock that dies with its process."""
+
+    def __init__(self, folder: Path, lock: BinaryIO) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self._lock = lock
+
+    @classmethod
+    def claim(cls, root: Path) -> "Slot":
+        """Take the first free slot.
+
+        Raises:
+            FairboardError: every slot is taken.
+        """
+        for number in range(_MAX_SLOTS):
+            if slot := cls.take(root / f"{number:03d}"):
+                return slot
+        raise FairboardError(f"All {_MAX_SLOTS} slots of {root} are taken; nothing was started.")
+
+    @classmethod
+    def take(cls, folder: Path) -> "Slot | None":
+        """Take that slot, or return None while a living process holds it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_suffix(".lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        return cls(folder, lock)
+
+    def release(self) -> None:
+        """Let go of the slot."""
+        self._lock.close()
+
+
+class Journal:
+    """The journal of one worker. Every method is called from one thread."""
+
+    def __init__(self, slot: Slot, seal_after_s: float, segment_bytes: int) -> None:
+        self._slot = slot
+        self._seal_after_s = seal_after_s
+        self._segment_bytes = segment_bytes
+        self._connection: sqlite3.Connection | None = None
+        self._path = slot.folder
+        self._opened_at = 0.0
+        self._bytes = 0
+        self._finisher = ThreadPoolExecutor(1, "finish-segment")
+        self._finishing: list[Future[None]] = []
+        recover(slot)
+
+    def append(self, requests: Iterable[Request], refusals: Iterable[Refusal], size: int) -> None:
+        """Put a group on disk: when this returns, it is there. `size` is the bytes of its bodies.
+
+        Raises:
+            JournalFullError: there is no room; nothing was kept.
+            JournalBrokenError: writing failed.
+        """
+        try:
+            connection = self._connection or self._open()
+            connection.execute("BEGIN")
+            connection.executemany(_ADD_REQUEST, requests)
+            connection.executemany(_ADD_REFUSAL, refusals)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            raise self._failure(error) from error
+        self._bytes += size
+
+    def rotate_if_due(self, now: float) -> bool:
+        """Hand the open segment to the sealer when it is old or big enough. `now` is `time.monotonic()`. Returns whether."""
+        due = self._bytes >= self._segment_bytes or now - self._opened_at >= self._seal_after_s
+        if self._connection is None or not due:
+            return False
+        self.rotate()
+        return True
+
+    def rotate(self) -> None:
+        """Hand the open segment to the sealer. Its fsync happens in another thread: what was answered is in its WAL already."""
+        if self._connection is not None:
+            self._finishing = [future for future in self._finishing if not future.done()]
+            self._finishing.append(self._finisher.submit(_finish, self._connection, self._path))
+            self._connection = None
+
+    def close(self) -> None:
+        """Hand over what is open, wait for it, and release the slot."""
+        self.rotate()
+        self._finisher.shutdown(wait=True)
+        self._slot.release()
+        for future in self._finishing:
+            future.result()
+
+    def _open(self) -> sqlite3.Connection:
+        self._path = self._slot.folder / (segment_id() + OPEN)
+        connection = _connect(self._path)
+        connection.executescript(_SCHEMA)
+        _fsync_folder(self._slot.folder)
+        self._opened_at, self._bytes = time.monotonic(), 0
+        self._connection = connection
+        return connection
+
+    def _failure(self, error: Exception) -> FairboardError:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        if full and (self._connection is None or not self._roll_back()):
+            return JournalFullError("The disk is full; nothing of this group was kept.")
+        return JournalBrokenError(
+            f"Writing the journal {self._path} failed ({error}). This worker accepts nothing more; what it answered with "
+            "202 is safe and will be sealed. Check the disk, then restart the worker."
+        )
+
+    def _roll_back(self) -> bool:
+        """Undo the open transaction. Returns whether one is still open."""
+        assert self._connection is not None
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        return self._connection.in_transaction
+
+
+def recover(slot: Slot) -> int:
+    """Hand over what a dead worker left open in a slot that is ours now. Returns how many segments."""
+    left = sorted(slot.folder.glob(f"*{OPEN}"))
+    for path in left:
+        log.warning("journal.recovered", segment=path.stem, slot=slot.name, bytes=path.stat().st_size)
+        try:
+            _finish(_connect(path), path)
+        except sqlite3.DatabaseError as error:
+            set_aside(path, str(error))
+    return len(left)
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Keep a segment that cannot be read, out of the sealer's way, for a person to look at."""
+    log.error("journal.damaged", segment=str(path), reason=reason, kept_as=path.stem + DAMAGED)
+    for suffix in ("", "-wal"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(path.with_name(path.stem + DAMAGED + suffix))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # Exclusive: one process at a time by the slot's lock, so no shared memory file and no locking per commit.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
+
+
+def _finish(connection: sqlite3.Connection, path: Path) -> None:
+    """Move the WAL into the file, and give the file the name that the sealer looks for."""
+    has_rows = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'refusals'").fetchone()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    if has_rows:
+        path.rename(path.with_suffix(READY))
+    else:
+        path.unlink()
+    _fsync_folder(path.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,132 @@
+"""From the journal to Parquet: its own process, so that converting never takes the workers' time.
+
+A segment becomes one file per day, named after the segment: sealing it twice gives the same files. The segment goes only when
+they are durable. What does not belong here: writing Parquet (`warehouse.lake`), what an event is (`warehouse.events`).
+"""
+
+import fcntl
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import structlog
+
+from ingest_api.bodies import cut, unpack
+from ingest_api.ids import event_id
+from ingest_api.journal import READY, Refusal, Request, Slot, journal_dir, recover, set_aside
+from ingest_api.logs import configure_logs
+from warehouse.events import EventRows, decode_any, event_decoder
+from warehouse.lake import Lake
+from warehouse.settings import Settings, load_settings
+from warehouse.tables import EVENTS, REJECTS
+
+_PAUSE_S = 0.2
+_READ_REQUESTS = f"SELECT {', '.join(Request._fields)} FROM requests ORDER BY seq"  # noqa: S608 - our own names
+_READ_REFUSALS = f"SELECT {', '.join(Refusal._fields)} FROM refusals ORDER BY seq"  # noqa: S608
+
+log = structlog.get_logger(__name__)
+
+
+def seal_once(settings: Settings) -> int:
+    """Seal every segment that is ready, those of dead workers included. Returns how many events and refusals were sealed."""
+    root = journal_dir(settings)
+    root.mkdir(parents=True, exist_ok=True)
+    with _alone(root):
+        lake = Lake(settings.lake_dir, settings.timezone)
+        _recover_dead_slots(root)
+        return sum(_seal(lake, settings, path) for path in sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name))
+
+
+def run(settings: Settings) -> None:
+    """Seal until SIGTERM or SIGINT, then once more; stop likewise when the parent is gone."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    parent = os.getppid()
+    while not stop.wait(_PAUSE_S) and os.getppid() == parent:
+        seal_once(settings)
+    seal_once(settings)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Two sealers take turns. Without this they would be slow, not wrong: both would write the same files."""
+    with (root / "sealer.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _recover_dead_slots(root: Path) -> None:
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if slot := Slot.take(folder):
+            recover(slot)
+            slot.release()
+
+
+def _seal(lake: Lake, settings: Settings, path: Path) -> int:
+    try:
+        requests, refusals = _read(path)
+    except sqlite3.DatabaseError as error:
+        set_aside(path, str(error))
+        return 0
+    rows, refused = EventRows(), [(refusal, refusal.body) for refusal in refusals]
+    seen: dict[str, bytes] = {}
+    for request in requests:
+        _unfold(request, rows, refused, seen)
+    for day, part in rows.by_day(settings.zone):
+        lake.write(EVENTS, part, {"event_date": day}, name=f"{path.stem}.parquet")
+    _write_rejects(lake, settings, refused, path.stem)
+    path.unlink()
+    log.debug("segment.sealed", segment=path.stem, events=len(rows), refused=len(refused))
+    return len(rows) + len(refused)
+
+
+def _read(path: Path) -> tuple[list[Request], list[Refusal]]:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        requests = connection.execute(_READ_REQUESTS)
+        refusals = connection.execute(_READ_REFUSALS)
+        return list(map(Request._make, requests)), list(map(Refusal._make, refusals))
+    finally:
+        connection.close()
+
+
+def _unfold(request: Request, rows: EventRows, refused: list[tuple[Refusal, bytes]], seen: dict[str, bytes]) -> None:
+    form, _, encoding = request.form.partition("+")
+    slices = cut(form, unpack(request.body, encoding or None))
+    positions = range(len(slices)) if request.positions is None else msgspec.json.decode(request.positions, type=list[int])
+    for position, raw in zip(positions, slices, strict=True):
+        event = decode_any(raw)
+        name = event.get("eventId") or event_id(request.id_base, position)
+        first = seen.setdefault(name, raw)
+        if first is raw:
+            rows.append(event, name, request.received_ms, request.key_id)
+        elif event_decoder.decode(first) != event_decoder.decode(raw):
+            reason = "this id came before with other content; the first one stays"
+            refusal = Refusal(request.received_ms, request.key_id, request.request_id, position, "eventId", reason, name, raw)
+            refused.append((refusal, raw))
+
+
+def _write_rejects(lake: Lake, settings: Settings, refused: list[tuple[Refusal, bytes]], name: str) -> None:
+    by_day: dict[Any, list[dict[str, Any]]] = {}
+    for refusal, body in refused:
+        day = datetime.fromtimestamp(refusal.received_ms / 1000, UTC).astimezone(settings.zone).date()
+        row = refusal._asdict() | {"body": body.decode(errors="backslashreplace")}
+        by_day.setdefault(day, []).append(row)
+    for day, found in by_day.items():
+        table = pa.Table.from_pylist(found, schema=REJECTS.file_schema)
+        lake.write(REJECTS, table, {"event_date": day}, name=f"{name}.parquet")
+
+
+if __name__ == "__main__":
+    configured = load_settings()
+    configure_logs(configured)
+    run(configured)
