@@ -15,7 +15,7 @@ import pyarrow as pa
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, TABLES, Table
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, Table
 
 BASELINE_DAYS = 28
 CONFLICTS_FILE = "conflicts.parquet"
@@ -102,7 +102,7 @@ def leaderboards(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     days = Days(days.first, days.last + ONE_DAY)
-    windows = window_days(engine, days, _days_of(engine, PLAYER_DAYS))
+    windows = window_days(engine, days, days_of(engine, PLAYER_DAYS))
     needed = [day for day in windows["event_date"].to_pylist() if day]
     engine.bind(PLAYER_DAYS, Days(min(needed), max(needed)) if needed else days)
     engine.bind_rows("window_days", windows)
@@ -121,7 +121,7 @@ def fairness(engine: Engine, days: Days) -> Folded:
     And of the 28 days after, as far as there are any: the range is in their baselines.
     """
     started = perf_counter()
-    days = _with_later(engine, days, days.last + timedelta(days=BASELINE_DAYS))
+    days = fairness_days(engine, days)
     bind_event_scores(engine, days)
     batches = engine.run("fairness", baseline_days=BASELINE_DAYS).arrow()
     folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
@@ -150,7 +150,7 @@ FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
 
 def fold(engine: Engine, table: str, days: Days) -> Folded:
     """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs."""
-    with engine.lake.lock(TABLES[table]):
+    with engine.lake.lock(table):
         return FOLDS[table](engine, days)
 
 
@@ -164,7 +164,7 @@ def stale_days(engine: Engine) -> list[date]:
 
     return [
         day
-        for day in sorted({*_days_of(engine, EVENTS), *_days_of(engine, PLAYER_DAYS)})
+        for day in sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
         if lake.fingerprint(EVENTS, {"event_date": day}) != folded_from({"event_date": day})
     ]
 
@@ -189,12 +189,17 @@ def window_days(engine: Engine, days: Days, active: list[date]) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(WINDOW_DAYS.names, row, strict=True)) for row in rows], schema=WINDOW_DAYS)
 
 
+def fairness_days(engine: Engine, days: Days) -> Days:
+    """The days whose scores depend on the range: its own, and those that have it in their baseline."""
+    return _with_later(engine, days, days.last + timedelta(days=BASELINE_DAYS))
+
+
 def _with_later(engine: Engine, days: Days, bound: date) -> Days:
     """The range, stretched to the last day up to `bound` that the lake holds."""
-    return Days(days.first, max([days.last, *_days_of(engine, PLAYER_DAYS, Days(days.last, bound))]))
+    return Days(days.first, max([days.last, *days_of(engine, PLAYER_DAYS, Days(days.last, bound))]))
 
 
-def _days_of(engine: Engine, table: Table, days: Days | None = None) -> list[date]:
+def days_of(engine: Engine, table: Table, days: Days | None = None) -> list[date]:
     """The days that a table has partitions of."""
     return [day for keys in engine.lake.partitions(table, days) if isinstance(day := keys["event_date"], date)]
 

@@ -170,9 +170,9 @@ class Lake:
         return existed
 
     @contextmanager
-    def lock(self, table: Table) -> Iterator[None]:
-        """Hold the right to write a derived table: two processes that compute the same days take turns."""
-        with (self.scratch / f"{table.name}.lock").open("w") as file:
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the right to write a derived table or publication: two processes at the same take turns."""
+        with (self.scratch / f"{name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -45,6 +45,22 @@ class Settings(BaseSettings):
     )
     seal_after_s: float = Field(5, gt=0, le=3600, description="Age, in seconds, at which journaled events become Parquet.")
     segment_mb: int = Field(32, ge=1, le=1024, description="Size, in MiB of bodies, at which they do so earlier.")
+    rate_limit: int = Field(60_000, ge=0, description="Requests per key, address and window; 0 switches the limit off.")
+    rate_window_s: int = Field(60, ge=1, le=3600, description="Length of the rate limit's sliding window, in seconds.")
+    trusted_proxies: str = Field("", description="Addresses or networks, comma-separated, whose X-Forwarded-For counts.")
+    idempotency: Literal["refuse", "replay"] = Field(
+        "refuse", description="A repeated Idempotency-Key: `refuse` answers 409, `replay` as the first time."
+    )
+    redis_away: Literal["open", "closed"] = Field(
+        "open", description="Without Redis: `open` accepts without limits and replay checks, `closed` refuses with 503."
+    )
+    unstamped: Literal["accept", "named", "refuse"] | None = Field(
+        None,
+        description="Signatures without X-Timestamp: `accept`, only `named` (by eventId or Idempotency-Key), or `refuse`. "
+        "Default: `accept` in the demo, `named` in production.",
+    )
+    disk_floor_mb: int = Field(256, ge=0, description="Free disk, in MiB, below which nothing is accepted.")
+    journal_limit_mb: int = Field(4096, ge=1, description="Unsealed journal, in MiB, above which nothing is accepted.")
     seasons: str = Field("month", description="`month`, `year`, or the path of a CSV with the columns id, start, end.")
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
         "UTC", description="The time zone whose midnight ends a day. Fixed once the lake holds events."

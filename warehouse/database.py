@@ -1,0 +1,133 @@
+"""The relational tables (SQLAlchemy), and the one way to open them: brought to the newest revision first.
+
+SQLite in the data folder by default, PostgreSQL in production. What does not belong here: what is written into them
+(`publications.py`).
+"""
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from warehouse.errors import StoreUnavailable
+from warehouse.settings import Settings
+
+METADATA = sa.MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"},
+)
+
+RECEIPTS = sa.Table(
+    "receipts",
+    METADATA,
+    sa.Column("player_id", sa.String(128), primary_key=True),
+    sa.Column("level", sa.BigInteger, primary_key=True),
+    sa.Column("reward", sa.String(256), primary_key=True),
+    sa.Column("earned_on", sa.Date, nullable=False, comment="day on which the level was first seen reached"),
+    comment="Once per player, level and reward, forever.",
+)
+
+PLAYER_PROGRESS = sa.Table(
+    "player_progress",
+    METADATA,
+    sa.Column("player_id", sa.String(128), primary_key=True),
+    sa.Column("xp_total", sa.BigInteger, nullable=False),
+    sa.Column("level", sa.BigInteger, nullable=False),
+    sa.Column("xp_to_next", sa.BigInteger, comment="NULL at the last level"),
+    sa.Column("last_active", sa.Date, nullable=False),
+    comment="How far every player is.",
+)
+
+SUSPICIOUS_EVENTS = sa.Table(
+    "suspicious_events",
+    METADATA,
+    sa.Column("event_date", sa.Date, primary_key=True),
+    sa.Column("event_id", sa.String(128), primary_key=True),
+    sa.Column("rule", sa.String(64), primary_key=True),
+    sa.Column("rule_version", sa.BigInteger, nullable=False),
+    sa.Column("player_id", sa.String(128), nullable=False, index=True),
+    sa.Column("delta_xp", sa.BigInteger, nullable=False),
+    sa.Column("z", sa.Float, nullable=False),
+    sa.Column("threshold", sa.Float, nullable=False),
+    comment="Events beyond a rule's threshold.",
+)
+
+LEADERBOARD_SNAPSHOTS = sa.Table(
+    "leaderboard_snapshots",
+    METADATA,
+    sa.Column("window_kind", sa.String(16), primary_key=True),
+    sa.Column("season", sa.String(32), primary_key=True),
+    sa.Column("window_start", sa.Date, primary_key=True),
+    sa.Column("rank", sa.BigInteger, primary_key=True),
+    sa.Column("player_id", sa.String(128), nullable=False, index=True),
+    sa.Column("xp", sa.BigInteger, nullable=False),
+    sa.Column("reached_ts", sa.BigInteger, nullable=False, comment="s since the epoch"),
+    comment="The top of every closed window; the lake keeps the whole board.",
+)
+
+PUBLICATIONS = sa.Table(
+    "publications",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("redis_key", sa.String(128), nullable=False, index=True),
+    sa.Column("window_start", sa.Date, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("watermark", sa.BigInteger, comment="newest event counted, s since the epoch; NULL of an empty board"),
+    sa.Column("players", sa.BigInteger, nullable=False),
+    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("duration_ms", sa.BigInteger, nullable=False),
+    comment="Every board swapped into Redis.",
+)
+
+
+def open_database(settings: Settings) -> sa.Engine:
+    """The database, with its tables at the newest revision.
+
+    Raises:
+        StoreUnavailable: it cannot be reached, or refuses the migration.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(settings.sqlalchemy_url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+    try:
+        if _is_behind(engine):
+            _upgrade(settings, engine)
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreUnavailable(
+            f"The SQL database {engine.url.render_as_string()} cannot be used: {error}. Nothing was changed. "
+            "See FAIRBOARD_DATABASE_URL."
+        ) from error
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """Readers do not wait for writers, and writers wait for each other instead of failing."""
+    connection.execute("PRAGMA busy_timeout = 60000")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def alembic_config(url: sa.URL) -> Config:
+    """Alembic's configuration: the revisions of `warehouse/migrations`."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["url"] = url
+    return config
+
+
+def _is_behind(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current != ScriptDirectory.from_config(alembic_config(engine.url)).get_current_head()
+
+
+def _upgrade(settings: Settings, engine: sa.Engine) -> None:
+    """Two processes that find an old database must not both migrate it."""
+    with (settings.data_dir / "database.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_behind(engine):
+            command.upgrade(alembic_config(engine.url), "head")
