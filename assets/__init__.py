@@ -1,1 +1,8 @@
 """The Dagster assets and their checks."""
+
+import warnings
+
+import dagster as dg
+
+# Dagster calls `backfill_policy` beta, once per asset and process; we chose it (docs/adr/0003-ranges-in-one-run.md).
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_policy.*")

@@ -1,0 +1,37 @@
+"""What a person wants to see of a materialization at one glance: a few rows, as Markdown in Dagster's UI."""
+
+import dagster as dg
+
+from warehouse.calendar import Days
+from warehouse.engine import Engine
+from warehouse.tables import Table
+
+_ROWS = {
+    "player_days": "SELECT player_id, events, xp, active_minutes FROM player_days ORDER BY xp DESC LIMIT 5",
+    "progression": "SELECT player_id, xp_gained, xp_total, level_before, level_after FROM progression"
+    " ORDER BY level_ups DESC, xp_gained DESC LIMIT 5",
+    "leaderboards": "SELECT window_kind, rank, player_id, xp, movement FROM leaderboards"
+    " WHERE rank <= 3 AND as_of = (SELECT max(as_of) FROM leaderboards) ORDER BY window_kind, rank",
+    "fairness": "SELECT player_id, rule, round(z, 1) AS z, observed_xp, round(baseline_mean, 1) AS baseline_mean,"
+    " baseline_events, flagged_events FROM fairness WHERE verdict = 'flagged' ORDER BY abs(z) DESC LIMIT 10",
+}
+
+
+def preview(engine: Engine, table: Table, days: Days) -> dict[str, dg.MetadataValue]:
+    """The rows of the range's last day that tell the most."""
+    sql = _ROWS.get(table.name)
+    if sql is None:
+        return {}
+    engine.bind(table, Days(days.last, days.last) if "event_date" in table.partition else None)
+    rows = engine.connection.sql(sql)
+    lines = [rows.columns, ["---"] * len(rows.columns), *rows.fetchall()]
+    return {"preview": dg.MetadataValue.md("\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines))}
+
+
+def _cell(value: object) -> str:
+    """A value as a Markdown cell; player ids are text from outside."""
+    return (
+        "`" + str(value).replace("|", "\\|").replace("`", "'") + "`"
+        if isinstance(value, str) and value != "---"
+        else str(value)
+    )

@@ -1,0 +1,81 @@
+"""The lake's tables as Dagster assets: each a thin call of its fold, for whatever range of days the run has.
+
+What belongs here: names, partitions, dependencies, metadata. What does not: how a table is computed (`warehouse.folds`).
+"""
+
+import dagster as dg
+
+from assets.previews import preview
+from warehouse.calendar import Days
+from warehouse.engine import Engine, model, upstream_tables
+from warehouse.folds import FOLDS, Folded, fold
+from warehouse.settings import Settings
+from warehouse.tables import TABLES, Table
+
+GROUP = "warehouse"
+
+
+def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
+    """One partition a day from FIRST_DAY on, today included, in the deployment's time zone."""
+    return dg.DailyPartitionsDefinition(start_date=str(settings.first_day), timezone=settings.timezone, end_offset=1)
+
+
+def days_of(context: dg.AssetExecutionContext) -> Days:
+    """The days that a run is about: one partition, or a backfill's range."""
+    keys = sorted(context.partition_keys)
+    return Days.parse(keys[0], keys[-1])
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """The table's columns as Dagster shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.sql_type,
+                f"{column.doc} [{column.unit}]" if column.unit else column.doc,
+                dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def table_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """One asset for each table that is folded."""
+    partitions = daily_partitions(settings)
+    return [_table_asset(TABLES[name], partitions) for name in FOLDS]
+
+
+def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    """A table's asset. `events` is landed by the ingest service: its materialization counts what came."""
+
+    @dg.asset(
+        name=table.name,
+        group_name=GROUP,
+        partitions_def=partitions,
+        deps=upstream_tables(table.name),
+        description=f"{table.doc}\n\nGrain: {table.grain}.\n\n```sql\n{model(table.name).sql}```",
+        metadata={"dagster/column_schema": column_schema(table)},
+        kinds={"duckdb", "parquet"},
+        # One pass over a range is what the folds are made for: a backfill of a year is one run.
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def table_asset(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+        with Engine(settings) as engine:
+            days = days_of(context)
+            folded = fold(engine, table.name, days)
+            return dg.MaterializeResult(metadata={**_metadata(folded), **preview(engine, table, days)})
+
+    return table_asset
+
+
+def _metadata(folded: Folded) -> dict[str, int | float | str]:
+    return {
+        "dagster/row_count": folded.rows,
+        "days": str(folded.days),
+        "partitions written": folded.partitions,
+        "partitions changed": folded.changed,
+        "seconds": round(folded.seconds, 3),
+        **folded.details,
+    }

@@ -1,0 +1,40 @@
+"""Everything Dagster knows of Fairboard, put together in one thin function."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets.checks import table_checks
+from assets.publications import publication_assets
+from assets.tables import daily_partitions, table_assets
+from pipelines.schedules import DAY_JOB, refresh_schedule
+from warehouse.settings import Settings, load_settings
+
+
+def build_definitions(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """The definitions; `resource_overrides` swaps resources (`settings`) in tests.
+
+    Raises:
+        SettingsError: the environment cannot be used.
+    """
+    resources = {"settings": load_settings(), **(resource_overrides or {})}
+    settings = resources["settings"]
+    assert isinstance(settings, Settings)
+    day_job = dg.define_asset_job(
+        DAY_JOB,
+        selection=dg.AssetSelection.all(),
+        partitions_def=daily_partitions(settings),
+        description="Fold a day, score it, rank it, publish it; for one day or a range.",
+    )
+    return dg.Definitions(
+        assets=[*table_assets(settings), *publication_assets(settings)],
+        asset_checks=table_checks(),
+        jobs=[day_job],
+        schedules=[refresh_schedule()],
+        resources=resources,
+        # A day is ten steps of under a second each; a process per step would take a minute to start them.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()
