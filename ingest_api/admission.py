@@ -48,12 +48,15 @@ class Arrival(NamedTuple):
 
 
 class Admitted(NamedTuple):
-    """What goes into the journal, and the answer once it is there."""
+    """What goes into the journal, and the answer once it is there.
+
+    `single_error` is why the event of a `POST /events` was refused.
+    """
 
     request: Request | None
     refusals: list[Refusal]
     answer: Answer
-    first_error: EventError | None
+    single_error: EventError | None
 
 
 def admit(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
@@ -92,7 +95,7 @@ def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
         request,
         [_refusal(arrival, one) for one in refused],
         Answer(len(kept), duplicates, len(refused), errors),
-        refused[0].error if refused else None,
+        refused[0].error if refused and checked.form == "event" else None,
     )
 
 

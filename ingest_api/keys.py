@@ -33,6 +33,14 @@ def keys_file(settings: Settings) -> Path:
     return settings.data_dir / "keys.json"
 
 
+def keys_changed_ns(settings: Settings) -> int:
+    """When the keys file was last written, in ns since the epoch; 0 where there is none."""
+    try:
+        return keys_file(settings).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def stored_keys(settings: Settings) -> list[StoredKey]:
     """Every secret in the keys file, retired ones included.
 

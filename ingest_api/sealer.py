@@ -101,7 +101,7 @@ def _read(path: Path) -> tuple[list[Request], list[Refusal]]:
 
 def _unfold(request: Request, rows: EventRows, refused: list[tuple[Refusal, bytes]], seen: dict[str, bytes]) -> None:
     form, _, encoding = request.form.partition("+")
-    slices = cut(form, unpack(request.body, encoding or None))
+    slices = cut(form, unpack(request.body, encoding))
     positions = range(len(slices)) if request.positions is None else msgspec.json.decode(request.positions, type=list[int])
     for position, raw in zip(positions, slices, strict=True):
         event = decode_any(raw)

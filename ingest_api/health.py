@@ -1,0 +1,35 @@
+"""Is the worker alive, and would it accept an event?
+
+What does not belong here: measuring (`pressure.py`, `redis_link.py`).
+"""
+
+from typing import Literal
+
+import msgspec
+
+from ingest_api.pressure import Pressure
+from ingest_api.redis_link import RedisLink
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """The body of `/readyz`. `degraded` accepts events, without what Redis adds; `unready` accepts none."""
+
+    status: Literal["ready", "degraded", "unready"]
+    journal: str
+    redis: str
+    disk_free_bytes: int
+    journal_bytes: int
+
+
+def readiness(pressure: Pressure, link: RedisLink, redis_away: Literal["open", "closed"]) -> Readiness:
+    """What the last look found."""
+    status: Literal["ready", "degraded", "unready"] = "ready" if link.up else "degraded"
+    if pressure.reason or (not link.up and redis_away == "closed"):
+        status = "unready"
+    return Readiness(
+        status,
+        pressure.reason or "ok",
+        "ok" if link.up else f"away ({link.trouble}); set to stay {redis_away} meanwhile",
+        pressure.free_bytes,
+        pressure.journal_bytes,
+    )
