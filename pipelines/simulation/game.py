@@ -1,0 +1,188 @@
+"""The simulation: a scenario's days as rows of the lake's `events`, as wire JSON, or as files in a lake.
+
+What does not belong here: how anyone plays (`players.py`, `play.py`) or cheats (`cheats.py`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import date
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.simulation import play as p
+from pipelines.simulation.cheats import Cheaters, draw_cheaters, plan_cheats
+from pipelines.simulation.players import Ints, draw_players, plan_day
+from pipelines.simulation.scenario import Scenario
+from warehouse.calendar import ONE_DAY, Calendar
+from warehouse.errors import FairboardError
+from warehouse.lake import Lake
+from warehouse.tables import EVENTS
+
+KEY_ID = "simulation"
+PART_EVENTS = 1_000_000  # a part is made in memory at once; this many events take about 0.5 GB on the way
+_PEOPLE, _CHEATERS, _HONEST, _CHEATING = range(4)  # streams of random numbers that do not disturb each other
+
+
+class Simulation:
+    """One scenario, played. Any day can be had at any time, in any order: its random numbers are its own.
+
+    `until` (seconds since the epoch) is where the last day ends so far: its events are squeezed between its midnight and that
+    moment, so that none is ahead of the clock and none is lost.
+    """
+
+    def __init__(self, scenario: Scenario, calendar: Calendar, until: int | None = None) -> None:
+        if until is not None and until <= calendar.starts_at(scenario.days.last):
+            raise FairboardError(f"{scenario.days.last} has not begun at {until}; nothing was simulated.")
+        self.scenario = scenario
+        self._calendar = calendar
+        self._until = until
+        self._players = draw_players(scenario, self._random(_PEOPLE))
+        self._cheaters = draw_cheaters(scenario, self._players, self._random(_CHEATERS))
+        width = max(5, len(str(scenario.players - 1)))
+        self._names = pa.array([f"player_{number:0{width}}" for number in range(scenario.players)])
+
+    @property
+    def truth(self) -> pa.Table:
+        """The planted cheaters: player_id, kind, from_day."""
+        days = list(self.scenario.days)
+        return pa.table(
+            {
+                "player_id": self._names.take(self._cheaters.player),
+                "kind": pa.array(self._cheaters.kind, pa.string()),
+                "from_day": pa.array([days[at] for at in self._cheaters.start], pa.date32()),
+            }
+        )
+
+    def day(self, day: date) -> pa.Table:
+        """The day's events, sorted as the lake sorts them. Schema: `EVENTS.file_schema`."""
+        return pa.concat_tables([EVENTS.file_schema.empty_table(), *self.parts(day)])
+
+    def parts(self, day: date) -> Iterator[pa.Table]:
+        """The day's events in parts of about a million, each of its own players: what memory can hold of a huge day."""
+        if day not in self.scenario.days:
+            raise FairboardError(f"{day} is not within {self.scenario.days}; nothing was simulated.")
+        step = max(1, round(PART_EVENTS / self.scenario.events_per_player_day))
+        for part, first in enumerate(range(0, self.scenario.players, step)):
+            yield self._part(day, part, first, min(first + step, self.scenario.players))
+
+    def _part(self, day: date, part: int, first: int, stop: int) -> pa.Table:
+        index = (day - self.scenario.days.first).days
+        midnight = self._calendar.starts_at(day)
+        day_s = self._calendar.starts_at(day + ONE_DAY) - midnight
+        rng = self._random(_HONEST, index, part)
+        plan = plan_day(self.scenario, self._players.take(slice(first, stop)), first, index, rng)
+        played = p.play(plan, day_s, self.scenario.corrections, rng)
+        cheating = self._cheating(index, first, stop)
+        if len(cheating.player):
+            rng = self._random(_CHEATING, index, part)
+            plan = plan.take(cheating.player - first)
+            plan_cheats(plan, cheating, index, rng)
+            played = _replaced(played, p.play(plan, day_s, self.scenario.corrections, rng), first, stop)
+        share = 1.0
+        if self._until is not None and day == self.scenario.days.last:
+            share = min(1.0, (self._until - midnight) / day_s)
+        return self._table(played, f"sim-{self.scenario.seed}-{index}-{part}-", midnight, share, rng)
+
+    def _cheating(self, index: int, first: int, stop: int) -> Cheaters:
+        """Those of players `first` to `stop` who cheat on day number `index`."""
+        every = self._cheaters
+        here = np.flatnonzero((every.player >= first) & (every.player < stop) & (every.start <= index))
+        return Cheaters(every.player[here], tuple(every.kind[at] for at in here), every.start[here])
+
+    def _table(self, played: p.Played, prefix: str, midnight: int, share: float, rng: np.random.Generator) -> pa.Table:
+        ts = midnight + np.floor(played.second * share).astype(np.int64)
+        gains, kills, drops = (played.type == kind for kind in range(3))
+        fights = kills | drops
+        columns = {
+            "event_id": _ids(prefix, played.second),
+            "type": _names(p.TYPES, played.type),
+            "player_id": self._names.take(played.player),
+            "ts": pa.array(ts),
+            "received_ms": pa.array(ts * 1000 + rng.integers(20, 900, len(ts))),
+            "key_id": pa.repeat(KEY_ID, len(ts)),
+            "delta_xp": pa.array(played.xp, mask=~gains),
+            "activity": _names(p.ACTIVITIES, played.activity, gains),
+            "boss_id": _names(p.BOSSES, played.boss, fights),
+            "duration_ms": pa.array(played.duration_ms, mask=~kills),
+            "party_size": pa.array(played.party, mask=~kills),
+            "difficulty": _names(p.DIFFICULTIES, played.difficulty, kills),
+            "item_id": _names(p.ITEMS, played.boss * len(p.RARITIES) + played.rarity, drops),
+            "rarity": _names(p.RARITIES, played.rarity, drops),
+            "quantity": pa.array(np.ones(len(ts), np.int64), mask=~drops),
+            "extra": pa.nulls(len(ts), pa.string()),
+        }
+        return pa.table(columns, schema=EVENTS.file_schema)
+
+    def _random(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.scenario.seed, *stream])
+
+
+def _replaced(played: p.Played, cheated: p.Played, first: int, stop: int) -> p.Played:
+    """The honest events, but for the players of whom there are others."""
+    cheats = np.zeros(stop - first, bool)
+    cheats[cheated.player - first] = True
+    kept = played.take(np.flatnonzero(~cheats[played.player - first]))
+    both = {f.name: np.concatenate([getattr(kept, f.name), getattr(cheated, f.name)]) for f in fields(p.Played)}
+    return p.Played(**both).take(np.argsort(both["player"], kind="stable"))
+
+
+def _names(names: tuple[str, ...], codes: npt.NDArray[np.int8], where: npt.NDArray[np.bool_] | None = None) -> pa.StringArray:
+    """The names that the codes stand for, NULL elsewhere."""
+    indices = pa.array(codes, pa.int8(), mask=None if where is None else ~where)
+    return pa.array(names, pa.string()).take(indices)
+
+
+def _ids(prefix: str, second: npt.NDArray[np.float64]) -> pa.StringArray:
+    """One id per event, numbered as they happened: like a game server's counter, and so in no order beside the players."""
+    n = len(second)
+    number: Ints = np.empty(n, np.int64)
+    number[np.argsort(second.astype(np.int64), kind="stable")] = np.arange(n)
+    digits = max(6, len(str(n)))
+    text = np.empty((n, len(prefix) + digits), np.uint8)
+    text[:, : len(prefix)] = np.frombuffer(prefix.encode(), np.uint8)
+    for place in range(digits):
+        number, digit = np.divmod(number, 10)
+        text[:, -1 - place] = digit + ord("0")
+    offsets = np.arange(n + 1, dtype=np.int32) * text.shape[1]
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets.data), pa.py_buffer(text.data))
+
+
+_PAYLOADS = {
+    "progression": (("deltaXp", "delta_xp"), ("activity", "activity")),
+    "boss_kill": (
+        ("bossId", "boss_id"),
+        ("durationMs", "duration_ms"),
+        ("partySize", "party_size"),
+        ("difficulty", "difficulty"),
+    ),
+    "drop_claimed": (("itemId", "item_id"), ("rarity", "rarity"), ("bossId", "boss_id"), ("quantity", "quantity")),
+}
+
+
+def wire(rows: pa.Table) -> Iterator[bytes]:
+    """The same events as wire JSON, in the order of `rows`: lines of NDJSON, or bodies of POST /events."""
+    encode = msgspec.json.Encoder().encode
+    for batch in rows.to_batches(max_chunksize=50_000):
+        for row in batch.to_pylist():
+            payload = {name: row[column] for name, column in _PAYLOADS[row["type"]]}
+            yield encode(
+                {
+                    "eventId": row["event_id"],
+                    "type": row["type"],
+                    "playerId": row["player_id"],
+                    "ts": row["ts"],
+                    "payload": payload,
+                }
+            )
+
+
+def land(lake: Lake, simulation: Simulation, day: date) -> int:
+    """Write a day straight into the lake, a file per part. Returns its events."""
+    landed = 0
+    for number, rows in enumerate(simulation.parts(day)):
+        lake.write(EVENTS, rows, {"event_date": day}, f"sim-{simulation.scenario.seed}-{number:04}.parquet")
+        landed += rows.num_rows
+    return landed
