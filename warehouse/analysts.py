@@ -2,14 +2,15 @@
 
 What belongs here: what stands between a stranger's SQL and the machine. What does not: the project's own queries (`models/`).
 
-DuckDB's `enable_external_access = false` alone does not make SQL harmless: `EXPLAIN ANALYZE COPY … TO` writes, and so does
-`FROM enable_logging(storage = 'file', …)`, which is a SELECT, wherever a folder is allowed (seen with 1.5.6). So the statement's
+DuckDB's `enable_external_access = false` alone does not make SQL harmless: `EXPLAIN ANALYZE COPY … TO` writes, and
+so does `FROM enable_logging(storage = 'file', …)`, a SELECT, wherever a folder is allowed (seen with 1.5.6). So its
 tree is read first and may call but a few table functions, and only the files of the tables are open to it, no folder.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from threading import Timer
 from time import perf_counter
 from typing import Any
@@ -22,7 +23,7 @@ import pyarrow as pa
 from warehouse.engine import Engine, scan
 from warehouse.errors import FairboardError
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS, TABLES
+from warehouse.tables import TABLES
 
 MAX_ROWS = 10_000
 MAX_BYTES = 64 * 2**20
@@ -57,9 +58,11 @@ def ask(settings: Settings, sql: str, *, max_rows: int = MAX_ROWS, timeout_s: fl
             with _time_limit(engine.connection, timeout_s):
                 rows, truncated = _fetch(engine.connection, sql, max_rows)
         except duckdb.InterruptException:
-            raise FairboardError(f"the query was stopped after {timeout_s:g} s. Narrow it, by event_date for example.") from None
+            raise FairboardError(
+                f"the query was stopped after {timeout_s:g} s. Narrow it, by event_date for example."
+            ) from None
         except duckdb.Error as error:
-            raise FairboardError(f"{_plain(error)}\n\nThe tables are {_tables()}.") from error
+            raise FairboardError(f"{error}\n\nThe tables are {_tables()}.") from error
     return Answer(rows, truncated, perf_counter() - started)
 
 
@@ -149,26 +152,24 @@ def _fetch(connection: duckdb.DuckDBPyConnection, sql: str, max_rows: int) -> tu
         frame = pl.DataFrame(pl.from_arrow(table))
     except (pl.exceptions.PolarsError, pa.ArrowException, NotImplementedError) as error:
         raise FairboardError(f"a column's type has no form here ({error}); CAST it to VARCHAR.") from error
-    return frame.head(max_rows), rows > max_rows or size > MAX_BYTES
+    return _integers(frame.head(max_rows)), rows > max_rows or size > MAX_BYTES
+
+
+def _integers(frame: pl.DataFrame) -> pl.DataFrame:
+    """Sums come as decimals without a fraction (HUGEINT): 64-bit integers where they fit, for who reads and for JSON."""
+    whole = [c for c in frame if isinstance(c.dtype, pl.Decimal) and c.dtype.scale == 0]
+    fitting = [c.cast(pl.Int64, strict=False) for c in whole]
+    return frame.with_columns(new for old, new in zip(whole, fitting, strict=True) if old.null_count() == new.null_count())
 
 
 def _distinct(names: list[str]) -> list[str]:
     """Column names, each once: `SELECT 1, 1` gives two of the same."""
-    seen: dict[str, int] = {}
+    distinct: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-    counts = dict.fromkeys(seen, 0)
-    distinct = []
-    for name in names:
-        counts[name] += 1
-        distinct.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
+        candidates = chain([name], (f"{name}_{n}" for n in count(2)))
+        distinct.append(next(candidate for candidate in candidates if candidate not in distinct))
     return distinct
 
 
 def _tables() -> str:
     return ", ".join((*TABLES, *SMALL_TABLES))
-
-
-def _plain(error: duckdb.Error) -> str:
-    """DuckDB's message without a hint to DuckDB's own catalogs, which are no help here."""
-    return str(error).strip()

@@ -1,0 +1,32 @@
+"""The dashboard: `streamlit run dashboard/app.py`. Navigation, and the one place where an error becomes a message."""
+
+from pathlib import Path
+
+import duckdb
+import streamlit as st
+
+from warehouse.errors import FairboardError
+
+HERE = Path(__file__).parent
+PAGES = (
+    ("overview", "Overview", ":material/monitoring:"),
+    ("progression", "Progression", ":material/trending_up:"),
+    ("fairness", "Fairness", ":material/balance:"),
+    ("leaderboards", "Leaderboards", ":material/leaderboard:"),
+    ("sql", "SQL", ":material/database:"),
+)
+
+st.set_page_config(page_title="Fairboard", page_icon=str(HERE / "favicon.png"), layout="wide")
+st.logo(str(HERE / "logo.svg"), size="large")
+page = st.navigation(
+    [
+        st.Page(f"app_pages/{name}.py", title=title, icon=icon, url_path=name, default=name == "overview")
+        for name, title, icon in PAGES
+    ],
+    position="top",
+)
+try:
+    page.run()
+except (FairboardError, duckdb.Error) as error:
+    st.error("This page cannot be shown.", icon=":material/error:")
+    st.code(str(error), language=None, wrap_lines=True)

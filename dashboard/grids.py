@@ -1,0 +1,94 @@
+"""Tables on the page: the contract's columns as Streamlit's, with the contract's own words as help.
+
+What belongs here: how a row is shown and downloaded. What does not: which rows (`queries.py`).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pyarrow as pa
+import streamlit as st
+
+from warehouse.tables import Column, Table
+
+_LABELS = {"z": "z", "ts": "time", "observed_xp": "strongest event", "baseline_sd": "baseline spread", "delta_xp": "XP"}
+
+
+def label(name: str) -> str:
+    """A column's name as a heading: `xp_to_next` is `XP to next`."""
+    text = _LABELS.get(name, name.removesuffix("_ts").replace("_", " "))
+    words = ["XP" if word.lower() == "xp" else word for word in text.split()]
+    return " ".join([words[0][0].upper() + words[0][1:] if len(words[0]) > 1 else words[0], *words[1:]])
+
+
+def help_of(column: Column) -> str:
+    """A column's description and unit, as the contract has them."""
+    return f"{column.doc} ({column.unit})" if column.unit else column.doc
+
+
+def column_config(table: Table, zone: ZoneInfo | None = None) -> dict[str, Any]:
+    """Streamlit's configuration of every column of a table."""
+    return {column.name: _config(column, zone) for column in table.columns}
+
+
+def _config(column: Column, zone: ZoneInfo | None) -> Any:
+    heading, text = label(column.name), help_of(column)
+    if column.name.endswith("ts"):
+        return st.column_config.DatetimeColumn(heading, help=f"{column.doc} ({zone})", format="YYYY-MM-DD HH:mm:ss")
+    if pa.types.is_integer(column.type):
+        return st.column_config.NumberColumn(heading, help=text, format="localized")
+    if pa.types.is_floating(column.type):
+        return st.column_config.NumberColumn(heading, help=text, format="%.2f")
+    if pa.types.is_date(column.type):
+        return st.column_config.DateColumn(heading, help=text, format="YYYY-MM-DD")
+    if pa.types.is_list(column.type):
+        return st.column_config.ListColumn(heading, help=text)
+    return st.column_config.TextColumn(heading, help=text)
+
+
+def grid(
+    frame: pl.DataFrame,
+    table: Table,
+    columns: Iterable[str],
+    *,
+    zone: ZoneInfo | None = None,
+    name: str,
+    key: str | None = None,
+    on_select: Callable[[], None] | None = None,
+    extra: dict[str, Any] | None = None,
+    height: int | None = None,
+) -> None:
+    """Draw those columns. With `on_select`, a row can be chosen. `name` is what a screen reader calls the table."""
+    shown = in_zone(frame.select(columns), zone)
+    options: dict[str, Any] = {"on_select": on_select, "selection_mode": "single-row"} if on_select else {}
+    st.dataframe(
+        shown,
+        column_config=column_config(table, zone) | (extra or {}),
+        hide_index=True,
+        key=key,
+        placeholder="-",
+        alt=name,
+        height=height or "auto",
+        row_height=32,
+        **options,
+    )
+
+
+def in_zone(frame: pl.DataFrame, zone: ZoneInfo | None) -> pl.DataFrame:
+    """Seconds since the epoch as wall time of the deployment."""
+    times = [name for name in frame.columns if name.endswith("ts") and frame[name].dtype == pl.Int64]
+    wall = pl.from_epoch(pl.col(times), time_unit="s").dt.replace_time_zone("UTC")
+    return frame.with_columns(wall.dt.convert_time_zone(str(zone or "UTC")).dt.replace_time_zone(None)) if times else frame
+
+
+def csv(frame: pl.DataFrame) -> bytes:
+    """The rows as CSV; lists as words apart."""
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
+    return frame.with_columns(pl.col(lists).cast(pl.List(pl.String)).list.join(" ")).write_csv().encode()
+
+
+def download(text: str, data: Callable[[], bytes], file_name: str, key: str) -> None:
+    """A button whose file is made when it is pressed."""
+    st.download_button(text, data, file_name, key=key, icon=":material/download:", on_click="ignore")

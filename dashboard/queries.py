@@ -1,0 +1,286 @@
+"""What the pages ask the lake: the one place with SQL and the one cache.
+
+Every answer is keyed by the state of the files it was read from, so that a page shows a new partition as soon as it lies there;
+the listing of the files itself is at most `LISTING_TTL_S` old. DuckDB aggregates; a page gets top rows and sums, never a table.
+What does not belong here: anything drawn, and anything that writes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import streamlit as st
+
+from warehouse.calendar import Days
+from warehouse.engine import Engine, scan
+from warehouse.folds import BASELINE_DAYS, bind_event_scores, stale_days
+from warehouse.lake import Keys, Lake
+from warehouse.settings import Settings
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, Table
+
+LISTING_TTL_S = 5
+ANSWER_TTL_S = 600
+TOP = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition's keys, files, and a stamp that changes with its content."""
+
+    keys: Keys
+    files: tuple[Path, ...]
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One leaderboard of the lake."""
+
+    window: str
+    season: str
+    start: date
+    files: tuple[Path, ...]
+    stamp: str
+
+
+def partitions(settings: Settings, table: Table) -> tuple[Partition, ...]:
+    """The table's partitions that hold files, sorted by key."""
+    return _listing(settings, str(settings.lake_dir), table.name, _table=table)
+
+
+@st.cache_resource(ttl=LISTING_TTL_S, max_entries=32, show_spinner=False)
+def _listing(_settings: Settings, root: str, table: str, _table: Table) -> tuple[Partition, ...]:
+    lake = Lake(_settings.lake_dir, _settings.timezone)
+    found = []
+    for keys in lake.partitions(_table):
+        files = tuple(sorted(lake.folder(_table, keys).glob("*.parquet")))
+        if files:
+            stamp = ",".join(f"{path.name}@{path.stat().st_mtime_ns}" for path in files)
+            found.append(Partition(keys, files, f"{root}/{table}/{[*keys.values()]}:{stamp}"))
+    return tuple(found)
+
+
+def days_of(settings: Settings, table: Table) -> list[date]:
+    """The days that a table has rows of, in order."""
+    return [day for part in partitions(settings, table) if isinstance(day := part.keys["event_date"], date)]
+
+
+@st.cache_data(ttl=ANSWER_TTL_S, max_entries=256, show_spinner="Reading the lake …")
+def _answer(
+    _settings: Settings,
+    stamp: str,  # noqa: ARG001 (part of the cache's key)
+    sql: str,
+    _bind: Callable[[Engine], None],
+    parameters: dict[str, Any],
+) -> pl.DataFrame:
+    """Run `sql` over what `_bind` made visible. `stamp` says what that is and in which state."""
+    for last_try in (False, True):
+        try:
+            with Engine(_settings) as engine:
+                _bind(engine)
+                return pl.DataFrame(pl.from_arrow(engine.connection.execute(sql, parameters).to_arrow_table()))
+        except duckdb.IOException:  # a partition was replaced between the listing and the reading
+            if last_try:
+                raise
+    raise AssertionError
+
+
+def _over_days(settings: Settings, sql: str, table: Table, days: Days, **parameters: Any) -> pl.DataFrame:
+    stamp = f"{days}" + "".join(part.stamp for part in partitions(settings, table) if part.keys["event_date"] in days)
+    return _answer(settings, stamp, sql, lambda engine: engine.bind(table, days), parameters)
+
+
+def _over_board(settings: Settings, sql: str, board: Board, **parameters: Any) -> pl.DataFrame:
+    def bind(engine: Engine) -> None:
+        engine.connection.execute(f"CREATE TEMP VIEW board AS {scan(LEADERBOARDS, list(board.files))}")
+
+    return _answer(settings, board.stamp, sql, bind, parameters)
+
+
+# The whole
+
+
+def daily_totals(settings: Settings, days: Days) -> pl.DataFrame:
+    """Per day with events: event_date, players, events, xp, boss_kills."""
+    return _over_days(
+        settings,
+        "SELECT event_date, count(*) AS players, CAST(sum(events) AS BIGINT) AS events,"
+        " CAST(greatest(least(sum(xp), 9223372036854775807), -9223372036854775807) AS BIGINT) AS xp,"
+        " CAST(sum(boss_kills) AS BIGINT) AS boss_kills"
+        " FROM player_days GROUP BY event_date ORDER BY event_date",
+        PLAYER_DAYS,
+        days,
+    )
+
+
+def last_event(settings: Settings, day: date) -> int | None:
+    """When the latest event of `day` happened (s since the epoch)."""
+    rows = _over_days(settings, "SELECT max(last_ts) AS ts FROM player_days", PLAYER_DAYS, Days(day, day))
+    ts: int | None = rows["ts"][0]
+    return ts
+
+
+def waiting_days(settings: Settings) -> list[date]:
+    """Days whose events changed since they were folded."""
+    stamp = "".join(part.stamp for table in (EVENTS, PLAYER_DAYS) for part in partitions(settings, table))
+    return _waiting(settings, stamp)
+
+
+@st.cache_data(ttl=ANSWER_TTL_S, max_entries=8, show_spinner=False)
+def _waiting(_settings: Settings, stamp: str) -> list[date]:  # noqa: ARG001 (the cache's key)
+    with Engine(_settings) as engine:
+        return stale_days(engine)
+
+
+def rejects_by_reason(settings: Settings, days: Days) -> pl.DataFrame:
+    """Refused events of those days: field, reason, refused, last_request; the most frequent first."""
+    return _over_days(
+        settings,
+        "SELECT field, reason, count(*) AS refused, arg_max(request_id, received_ms) AS last_request"
+        " FROM rejects GROUP BY field, reason ORDER BY refused DESC, reason LIMIT $limit",
+        REJECTS,
+        days,
+        limit=TOP,
+    )
+
+
+# Progression
+
+
+def levels_reached(settings: Settings, day: date) -> pl.DataFrame:
+    """Players active on `day` by their level at its end: level, players."""
+    sql = "SELECT level_after AS level, count(*) AS players FROM progression GROUP BY level ORDER BY level"
+    return _over_days(settings, sql, PROGRESSION, Days(day, day))
+
+
+def progress_totals(settings: Settings, day: date) -> dict[str, Any]:
+    """The day in figures: players, xp, level_ups, top_level."""
+    rows = _over_days(
+        settings,
+        "SELECT count(*) AS players, CAST(sum(xp_gained) AS DOUBLE) AS xp,"
+        " CAST(sum(greatest(level_ups, 0)) AS BIGINT) AS level_ups, max(level_after) AS top_level FROM progression",
+        PROGRESSION,
+        Days(day, day),
+    )
+    return rows.row(0, named=True)
+
+
+def biggest_gains(settings: Settings, day: date, limit: int = 10) -> pl.DataFrame:
+    """The rows of `progression` with the most XP won on `day`."""
+    sql = "SELECT * FROM progression ORDER BY xp_gained DESC, player_id LIMIT $limit"
+    return _over_days(settings, sql, PROGRESSION, Days(day, day), limit=limit)
+
+
+def player_progress(settings: Settings, player: str) -> pl.DataFrame:
+    """A player's rows of `progression`, in order of days."""
+    days = days_of(settings, PROGRESSION)
+    sql = "SELECT * FROM progression WHERE player_id = $player ORDER BY event_date"
+    return _over_days(settings, sql, PROGRESSION, Days(days[0], days[-1]), player=player)
+
+
+def similar_players(settings: Settings, text: str, day: date) -> list[str]:
+    """Players of the week up to `day` whose id contains `text`, case ignored; ten at most."""
+    sql = (
+        "SELECT DISTINCT player_id FROM player_days WHERE contains(lower(player_id), lower($text))"
+        " ORDER BY length(player_id), player_id LIMIT 10"
+    )
+    rows = _over_days(settings, sql, PLAYER_DAYS, Days(day - timedelta(days=6), day), text=text)
+    return rows["player_id"].to_list()
+
+
+# Fairness
+
+
+def verdicts(settings: Settings, day: date) -> pl.DataFrame:
+    """The day's judgements per rule: rule, rule_version, threshold, players, flagged, clear, insufficient."""
+    return _over_days(
+        settings,
+        "SELECT rule, max(rule_version) AS rule_version, max(threshold) AS threshold, count(*) AS players,"
+        " count(*) FILTER (WHERE verdict = 'flagged') AS flagged, count(*) FILTER (WHERE verdict = 'clear') AS clear,"
+        " count(*) FILTER (WHERE verdict = 'insufficient data') AS insufficient"
+        " FROM fairness GROUP BY rule ORDER BY rule",
+        FAIRNESS,
+        Days(day, day),
+    )
+
+
+def judged(settings: Settings, day: date, rule: str | None, verdict: str, limit: int = TOP) -> pl.DataFrame:
+    """Rows of `fairness` with that verdict, the largest |z| first. `rule` None means every rule."""
+    return _over_days(
+        settings,
+        "SELECT * FROM fairness WHERE verdict = $verdict AND ($rule IS NULL OR rule = $rule)"
+        " ORDER BY abs(z) DESC NULLS LAST, events DESC, player_id, rule LIMIT $limit",
+        FAIRNESS,
+        Days(day, day),
+        verdict=verdict,
+        rule=rule,
+        limit=limit,
+    )
+
+
+def player_judgements(settings: Settings, player: str, days: Days) -> pl.DataFrame:
+    """A player's rows of `fairness` over those days."""
+    sql = "SELECT * FROM fairness WHERE player_id = $player ORDER BY event_date, rule"
+    return _over_days(settings, sql, FAIRNESS, days, player=player)
+
+
+def scored_events(settings: Settings, player: str, day: date) -> pl.DataFrame:
+    """A player's XP events of `day`, by each rule: event_id, ts, delta_xp, activity, z and what z was measured by."""
+    day_only, before = Days(day, day), Days(day - timedelta(days=BASELINE_DAYS), day)
+    stamp = f"scores {settings.rules_file.stat().st_mtime_ns} {day}" + "".join(
+        part.stamp
+        for table, days in ((EVENTS, day_only), (PLAYER_DAYS, before))
+        for part in partitions(settings, table)
+        if part.keys["event_date"] in days
+    )
+    sql = (
+        "SELECT s.rule, s.version, e.ts, s.delta_xp, e.activity, s.event_id, s.z, s.mean, s.sd, s.threshold"
+        " FROM event_scores AS s JOIN events AS e ON e.event_date = s.event_date AND e.event_id = s.event_id"
+        " WHERE s.player_id = $player AND e.player_id = $player ORDER BY s.rule, e.ts, s.event_id"
+    )
+    return _answer(settings, stamp, sql, lambda engine: bind_event_scores(engine, day_only), {"player": player})
+
+
+# Leaderboards
+
+
+def boards(settings: Settings) -> list[Board]:
+    """Every board of the lake, the latest start first."""
+    found = [
+        Board(str(keys["window_kind"]), str(keys["season"]), start, part.files, part.stamp)
+        for part in partitions(settings, LEADERBOARDS)
+        if isinstance(start := (keys := part.keys)["window_start"], date)
+    ]
+    return sorted(found, key=lambda board: board.start, reverse=True)
+
+
+def board_figures(settings: Settings, board: Board) -> dict[str, Any]:
+    """The board in figures: players, as_of, leader_xp, boss_kills."""
+    rows = _over_board(
+        settings,
+        "SELECT count(*) AS players, max(as_of) AS as_of, max(xp) AS leader_xp, CAST(sum(boss_kills) AS BIGINT) AS boss_kills"
+        " FROM board",
+        board,
+    )
+    return rows.row(0, named=True)
+
+
+def ranks(settings: Settings, board: Board, first: int, last: int) -> pl.DataFrame:
+    """The rows of a board from rank `first` to rank `last`."""
+    sql = "SELECT * FROM board WHERE rank BETWEEN $first AND $last ORDER BY rank"
+    return _over_board(settings, sql, board, first=first, last=last)
+
+
+def rank_of(settings: Settings, board: Board, player: str) -> int | None:
+    """A player's rank on a board, None where the player is not on it."""
+    rows = _over_board(settings, "SELECT rank FROM board WHERE player_id = $player", board, player=player)
+    return rows["rank"][0] if rows.height else None
+
+
+def whole_board(settings: Settings, board: Board) -> bytes:
+    """The whole board as CSV: made when somebody asks for it."""
+    return ranks(settings, board, 1, 2**62).write_csv().encode()
