@@ -44,6 +44,23 @@ class Days:
         if self.last < self.first:
             raise FairboardError(f"the range ends ({self.last}) before it starts ({self.first}); nothing was done.")
 
+    @classmethod
+    def parse(cls, first: str, last: str) -> "Days":
+        """The range between two ISO dates.
+
+        Raises:
+            FairboardError: one of them is no date.
+        """
+        try:
+            return cls(date.fromisoformat(first), date.fromisoformat(last))
+        except ValueError as error:
+            raise FairboardError(f"{error}; dates are written YYYY-MM-DD. Nothing was done.") from None
+
+    @classmethod
+    def ending(cls, last: date, number: int) -> "Days":
+        """The `number` days that end with `last`."""
+        return cls(last - ONE_DAY * (number - 1), last)
+
     def __iter__(self) -> Iterator[date]:
         return (self.first + ONE_DAY * n for n in range(len(self)))
 

@@ -97,8 +97,8 @@ class EmbeddedRedis:
         if self._settings.redis_url:
             self.url = self._settings.redis_url
             return
-        if (endpoint := _endpoint(self._settings)).exists() and _answers(url := endpoint.read_text(encoding="utf-8")):
-            self.url = url
+        if self.is_running():
+            self.url = _endpoint(self._settings).read_text(encoding="utf-8")
             return
         server = find_server()
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,10 @@ class EmbeddedRedis:
             f"{server} did not come up in {self._folder}; nothing was lost. Its log ends:\n{self._log_tail()}"
         )
 
-    def wait(self) -> int:
-        """Wait until the server ends; its exit status (0 where another process owns it)."""
-        return self._process.wait() if self._process else 0
+    def is_running(self) -> bool:
+        """Whether a server answers for this data folder."""
+        endpoint = _endpoint(self._settings)
+        return endpoint.exists() and _answers(endpoint.read_text(encoding="utf-8"))
 
     def stop(self) -> None:
         """End the server if this object started it. It writes its data first."""

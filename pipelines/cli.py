@@ -1,0 +1,32 @@
+"""The `fairboard` command: puts the commands together and turns errors into sentences and exit statuses.
+
+Exit status 0 done, 1 not done (the reason on stderr), 2 wrong usage.
+"""
+
+import sys
+
+import typer
+
+from pipelines.commands import computing, loading, reading, running
+from pipelines.output import err
+from warehouse.errors import FairboardError
+
+app = typer.Typer(
+    help="A game's signed event stream in; progression, fairness reports and leaderboards out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (running, loading, computing, reading):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except FairboardError as error:
+        err.print(str(error), markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

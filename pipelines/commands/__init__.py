@@ -1,0 +1,1 @@
+"""The commands of `fairboard`, by what they do. Each module registers its own."""

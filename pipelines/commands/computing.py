@@ -1,0 +1,70 @@
+"""Commands that compute and publish: materialize, publish."""
+
+import time
+from datetime import date, datetime
+from typing import Annotated
+
+import typer
+
+from pipelines.output import emit_json, out, table
+from warehouse.calendar import Days
+from warehouse.engine import Engine
+from warehouse.errors import FairboardError
+from warehouse.folds import FOLDS, fold
+from warehouse.publications import PUBLISHED, Outlets, publish
+from warehouse.readings import last_day
+from warehouse.settings import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(materialize)
+    app.command("publish")(publish_)
+
+
+def materialize(
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day.")],
+    select: Annotated[list[str] | None, typer.Option(help=f"Tables to compute, of {', '.join(FOLDS)}; default all.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Compute the tables of any range of days in one pass, without Dagster's bookkeeping: for long history."""
+    if unknown := set(select or ()) - set(FOLDS):
+        raise FairboardError(f"--select: there is no table {', '.join(sorted(unknown))}; there are {', '.join(FOLDS)}.")
+    days = Days(first.date(), last.date())
+    with Engine(load_settings()) as engine:
+        done = [fold(engine, name, days) for name in FOLDS if not select or name in select]
+    if json:
+        emit_json(done)
+        return
+    columns = ["table", "rows", "partitions", "changed", "seconds"]
+    rows = [(one.table, one.rows, one.partitions, one.changed, one.seconds) for one in done]
+    table(f"Materialized {days}", columns, rows, right=columns[1:])
+
+
+def publish_(
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="Default: the last folded day.")
+    ] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Default: the last folded day.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Publish what is materialized: boards and progress to Redis, receipts, snapshots and suspicious events to the database."""
+    settings = load_settings()
+    with Engine(settings) as engine:
+        newest = last_day(engine)
+        if newest is None:
+            raise FairboardError("There is nothing to publish: nothing is materialized. Run `fairboard materialize` first.")
+        days = Days(_date(first) or _date(last) or newest, _date(last) or newest)
+        outlets = Outlets(settings, time.time())
+        done = [publish(engine, outlets, name, days) for name in PUBLISHED]
+    if json:
+        emit_json(done)
+        return
+    columns = ["publication", "rows", "seconds"]
+    table(f"Published {days}", columns, [(one.name, one.rows, one.seconds) for one in done], right=columns[1:])
+    out.print("The boards in Redis are those that run now; look at one with `fairboard leaderboard --window weekly`.")
+
+
+def _date(moment: datetime | None) -> date | None:
+    return moment.date() if moment else None

@@ -1,0 +1,150 @@
+"""Commands that read: leaderboard, player, fairness, sql, verify, doctor. Each takes --json."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from pipelines import doctor as doctoring
+from pipelines.output import arrow, emit_json, err, out, records, table
+from warehouse import readings
+from warehouse.analysts import ask
+from warehouse.boards import entries
+from warehouse.calendar import WindowKind
+from warehouse.engine import Engine
+from warehouse.errors import FairboardError
+from warehouse.lake import Damage, Lake
+from warehouse.settings import load_settings
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (leaderboard, player, fairness, sql, verify, doctor):
+        app.command()(command)
+
+
+def leaderboard(
+    window: Annotated[WindowKind, typer.Option(help="How long the board runs.")],
+    season: Annotated[str | None, typer.Option(help="Season's id; default the newest day's.")] = None,
+    at: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="As it stood at the end of that day.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Ranks to show.")] = 10,
+    json: Json = False,
+) -> None:
+    """Who leads, or led: any window, as it stands or stood, from the lake."""
+    with Engine(load_settings()) as engine:
+        standing = readings.leaderboard(engine, window, season, at.date() if at else None)
+    top = entries(standing.board.head(limit))
+    if json:
+        emit_json(
+            {
+                "window": str(window),
+                "season": standing.window.season,
+                "start": standing.window.start,
+                "end": standing.window.end,
+                "at": standing.at,
+                "players": standing.board.height,
+                "entries": top,
+            }
+        )
+        return
+    title = f"{window} board of season {standing.window.season} from {standing.window.start}, as of {standing.at}"
+    rows = [(e.rank, arrow(e.movement), e.player_id, e.score) for e in top]
+    table(title, ["rank", "", "player", "XP"], rows, right=["rank", "XP"])
+    out.print(f"{standing.board.height:,} players")
+
+
+def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
+    """How far a player is, and how they got there."""
+    with Engine(load_settings()) as engine:
+        days = readings.progress(engine, player_id)
+    if not days.height:
+        raise FairboardError(f"No player {player_id!r} is in the lake. Ids are exact; `fairboard leaderboard` shows some.")
+    now = days.row(0, named=True)
+    if json:
+        emit_json({"playerId": player_id, "now": now, "days": records(days)})
+        return
+    missing = f"{now['xp_to_next']:,} XP to the next" if now["xp_to_next"] is not None else "the last there is"
+    out.print(f"{player_id}: level {now['level_after']}, {now['xp_total']:,} XP, {missing}", markup=False)
+    columns = ["event_date", "xp_gained", "xp_total", "level_before", "level_after"]
+    table("Last days played", columns, days.select(columns).head(10).iter_rows(), right=columns[1:])
+
+
+def fairness(
+    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The day.")],
+    limit: Annotated[int, typer.Option(min=1, help="Flags to show.")] = 20,
+    json: Json = False,
+) -> None:
+    """The day's fairness report: who played unlike themselves, and on what evidence."""
+    with Engine(load_settings()) as engine:
+        flags, counts = readings.flagged(engine, day.date()), readings.verdicts(engine, day.date())
+    if json:
+        emit_json({"date": day.date(), "verdicts": counts, "flagged": records(flags)})
+        return
+    columns = [
+        "player_id",
+        "rule",
+        "z",
+        "threshold",
+        "observed_xp",
+        "baseline_mean",
+        "baseline_sd",
+        "baseline_events",
+        "flagged_events",
+    ]
+    table(f"Flagged on {day.date()}", columns, flags.select(columns).head(limit).iter_rows(), right=columns[2:])
+    if flags.height > limit:
+        out.print(f"{flags.height - limit:,} more; see --limit, or --json for all with their event ids")
+    for rule, verdicts in counts.items():
+        out.print(f"{rule}: " + ", ".join(f"{players:,} {verdict}" for verdict, players in verdicts.items()))
+    if not counts:
+        out.print("Nothing was scored on that day: it has no events, or is not materialized.")
+
+
+def sql(statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's dialect.")], json: Json = False) -> None:
+    """Ask the lake anything, read-only: every table is a view of its name."""
+    answer = ask(load_settings(), statement)
+    if json:
+        emit_json(records(answer.rows))
+        return
+    table("", answer.rows.columns, answer.rows.iter_rows())
+    if answer.truncated:
+        err.print(f"Only the first {answer.rows.height:,} rows are shown; aggregate, or add a LIMIT of your own.")
+
+
+def verify(json: Json = False) -> None:
+    """Read every file of the lake and compare it with what was recorded when it was written."""
+    settings = load_settings()
+    files, rows, damages = 0, 0, []
+    for found in Lake(settings.lake_dir, settings.timezone).verify():
+        if isinstance(found, Damage):
+            damages.append(found)
+        else:
+            files, rows = files + 1, rows + found.rows
+    if json:
+        emit_json({"files": files, "rows": rows, "damaged": [{"path": str(d.path), "what": d.what} for d in damages]})
+    else:
+        out.print(f"{files:,} files with {rows:,} rows are as they were written")
+    for damage in damages:
+        err.print(f"{damage.path} {damage.what}", markup=False)
+    if damages:
+        raise FairboardError(
+            f"{len(damages)} files are not as they were written. Derived tables come again with `fairboard materialize`; "
+            "of events, restore the file from a backup, or set it aside to go on without its rows."
+        )
+
+
+def doctor(json: Json = False) -> None:
+    """What is configured, reachable and fresh, line by line, and what to do about what is not."""
+    findings = doctoring.examine(load_settings())
+    if json:
+        emit_json(findings)
+    else:
+        for finding in findings:
+            style = {"ok": "green", "look": "yellow", "wrong": "red"}[finding.state]
+            out.print(f"[{style}]{finding.state:>5}[/]  {finding.what}: ", end="")
+            out.print(finding.found, markup=False, end="")
+            out.print(f"  → {finding.todo}" if finding.todo else "", markup=False)
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(1)

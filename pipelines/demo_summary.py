@@ -1,0 +1,107 @@
+"""What `fairboard demo` shows at its end: counts, boards, a player, the flagged with their evidence, where to look next."""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import polars as pl
+from rich.table import Table as RichTable
+
+from pipelines.output import arrow, build_table, out, table
+from pipelines.play import Tally
+from warehouse.boards import Board
+from warehouse.calendar import WindowKind
+from warehouse.errors import FairboardError
+from warehouse.settings import Settings
+
+
+@dataclass(slots=True)
+class Report:
+    """What the demo saw, read back the way its users would.
+
+    `flagged` has the columns of `fairness`; `planted` are the ids of those who cheat in the simulation.
+    """
+
+    today: date
+    tally: Tally
+    landed: int
+    boards: dict[WindowKind, Board]
+    champion: str
+    progress: dict[str, str]
+    flagged: pl.DataFrame
+    planted: set[str]
+    seconds: float = 0.0
+
+
+def show(settings: Settings, report: Report) -> None:
+    """Print the summary.
+
+    Raises:
+        FairboardError: not every accepted event is in the lake exactly once.
+    """
+    _show_boards(report)
+    _show_fairness(report)
+    _show_counts(report)
+    _show_next(settings, report)
+
+
+def _show_boards(report: Report) -> None:
+    heads, meta, tops = [], [], []
+    for kind, board in report.boards.items():
+        heads.append(f"[bold]{kind.capitalize()} board[/]")
+        meta.append(f"[dim]{board.meta.players:,} players, resets {board.meta.resets_at[:10]}[/]")
+        rows = [(e.rank, arrow(e.movement), e.player_id, e.score) for e in board.entries]
+        tops.append(build_table(["rank", "", "player", "XP"], rows, right=["rank", "XP"]))
+    grid = RichTable.grid(padding=(0, 4, 0, 0))
+    for line in (heads, meta, tops):
+        grid.add_row(*line)
+    out.print()
+    out.print(grid, soft_wrap=True)
+    progress = report.progress
+    missing = f"{int(progress['xp_to_next']):,} XP to the next" if progress["xp_to_next"] else "the highest there is"
+    out.print(
+        f"\n[bold]{report.champion}[/] leads the season: {int(progress['xp']):,} XP, level {progress['level']}, {missing}"
+    )
+
+
+def _show_fairness(report: Report) -> None:
+    flagged = report.flagged.filter(pl.col("rule") == "self_log")
+    rows = [
+        (
+            row["player_id"],
+            f"{row['z']:+.1f}",
+            f"{row['observed_xp']:,} XP in one event, {row['flagged_events']:,} beyond the threshold",
+            f"{math.exp(row['baseline_mean']):,.0f} XP ({row['baseline_events']:,} events)",
+            "planted" if row["player_id"] in report.planted else "honest",
+        )
+        for row in flagged.iter_rows(named=True)
+    ]
+    columns = ["player", "z", "evidence", "usual for them", "truth"]
+    table(f"\nFlagged on {report.today} (rule self_log)", columns, rows, right=["z"])
+    found = set(flagged["player_id"]) & report.planted
+    textbook = report.flagged.filter(pl.col("rule") == "self").height
+    out.print(
+        f"{len(found)} of {len(report.planted)} planted cheaters found, {flagged.height - len(found)} honest players flagged; "
+        f"the textbook rule (self, |z| > 3) flags {textbook:,}"
+    )
+
+
+def _show_counts(report: Report) -> None:
+    accepted = report.tally.accepted
+    out.print(f"\n[bold]{report.tally.sentence()}[/]")
+    if accepted != report.landed:
+        raise FairboardError(f"{accepted:,} events were accepted, but {report.landed:,} are in the lake. Please report this.")
+    now = datetime.now(UTC)
+    out.print(f"{report.landed:,} events are in the lake, each once · {report.seconds:.0f} s · {now:%Y-%m-%d %H:%M} UTC")
+
+
+def _show_next(settings: Settings, report: Report) -> None:
+    commands = {
+        "make up": "the whole system on this data: API, Dagster, dashboard",
+        "fairboard leaderboard --window weekly": "any board, of any day",
+        f"fairboard player {report.champion}": "how they got there",
+        f"fairboard fairness --date {report.today}": "the whole fairness report",
+        'fairboard sql "SELECT * FROM player_days LIMIT 3"': "ask the lake anything",
+        f"ls {settings.data_dir}/lake": "the Parquet files themselves",
+    }
+    table("\nWhere to look next (fairboard is in .venv/bin)", ["", ""], commands.items())

@@ -1,0 +1,141 @@
+"""What `fairboard doctor` looks at: each examination gives one finding, and none of them changes anything."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+import redis
+import sqlalchemy as sa
+
+from ingest_api.keys import live_secrets
+from warehouse.calendar import Calendar
+from warehouse.embedded_redis import connect, find_server
+from warehouse.engine import Engine
+from warehouse.errors import FairboardError
+from warehouse.folds import stale_days
+from warehouse.readings import landed_days, last_day
+from warehouse.settings import Settings
+
+INGEST_URL = "http://127.0.0.1:8080"
+LOW_DISK_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's: `wrong` needs a hand, `look` may be as it should."""
+
+    what: str
+    state: Literal["ok", "look", "wrong"]
+    found: str
+    todo: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every finding. An examination that fails is a finding too."""
+    findings = []
+    for what, look in EXAMINATIONS.items():
+        try:
+            findings.append(look(settings))
+        except FairboardError as error:
+            findings.append(Finding(what, "wrong", str(error)))
+    return findings
+
+
+def _settings(settings: Settings) -> Finding:
+    return Finding(
+        "settings",
+        "ok",
+        f"profile {settings.profile}, data in {settings.data_dir.absolute()}, days end in {settings.timezone}, "
+        f"seasons {settings.seasons}",
+    )
+
+
+def _disk(settings: Settings) -> Finding:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.data_dir).free
+    low = free < LOW_DISK_BYTES
+    return Finding("disk", "look" if low else "ok", f"{free / 2**30:,.1f} GiB free", "make room" if low else "")
+
+
+def _keys(settings: Settings) -> Finding:
+    ids = sorted(live_secrets(settings))
+    if ids:
+        return Finding("keys", "ok", f"live signing keys: {', '.join(ids)}")
+    if settings.profile == "demo":
+        return Finding("keys", "look", "no signing key yet", "`fairboard serve` makes one in the demo profile")
+    return Finding("keys", "wrong", "no signing key", "set FAIRBOARD_HMAC_KEYS=id:secret")
+
+
+def _ingest(_: Settings) -> Finding:
+    try:
+        answer = httpx.get(f"{INGEST_URL}/readyz", timeout=2, trust_env=False)
+    except httpx.HTTPError:
+        return Finding("ingest", "look", f"nothing answers at {INGEST_URL}", "start it with `make up` or `fairboard serve`")
+    if answer.status_code == httpx.codes.OK:
+        return Finding("ingest", "ok", f"ready at {INGEST_URL}")
+    return Finding("ingest", "wrong", f"{INGEST_URL} is not ready: {answer.text}", "see the reason")
+
+
+def _redis(settings: Settings) -> Finding:
+    try:
+        version = connect(settings).info("server")["redis_version"]
+    except FairboardError:
+        return Finding(
+            "redis", "look", f"not running; {find_server()} would be", "start it with `make up` or `fairboard redis`"
+        )
+    except redis.RedisError as error:
+        return Finding("redis", "wrong", f"does not answer: {error}", "start it, or correct FAIRBOARD_REDIS_URL")
+    return Finding("redis", "ok", f"answers, version {version}")
+
+
+def _database(settings: Settings) -> Finding:
+    engine = sa.create_engine(settings.sqlalchemy_url)
+    try:
+        tables = sa.inspect(engine).get_table_names()
+    except sa.exc.SQLAlchemyError as error:
+        return Finding("database", "wrong", f"cannot be used: {error}", "correct FAIRBOARD_DATABASE_URL")
+    where = engine.url.render_as_string()
+    if not tables:
+        return Finding("database", "look", f"{where} has no tables yet", "the first publication makes them")
+    return Finding("database", "ok", f"{where}, {len(tables)} tables")
+
+
+def _lake(settings: Settings) -> Finding:
+    with Engine(settings) as engine:
+        days = landed_days(engine)
+    if not days:
+        return Finding(
+            "lake", "look", f"{settings.lake_dir} has no events", "`make demo`, `fairboard import` or `fairboard serve`"
+        )
+    return Finding("lake", "ok", f"{settings.lake_dir}: events on {len(days):,} days, {days[0]} to {days[-1]}")
+
+
+def _fresh(settings: Settings) -> Finding:
+    with Engine(settings) as engine:
+        stale, folded = stale_days(engine), last_day(engine)
+    if stale:
+        return Finding(
+            "fresh",
+            "look",
+            f"{len(stale):,} days have events that are not folded, the newest {stale[-1]}",
+            f"wait for Dagster's schedule, or `fairboard materialize --from {stale[0]} --to {stale[-1]}`",
+        )
+    if folded is None:
+        return Finding("fresh", "look", "nothing is materialized")
+    behind = (Calendar.of(settings).day_of(int(time.time())) - folded).days
+    return Finding("fresh", "ok", f"every landed event is folded; the last day is {folded} ({behind:,} days ago)")
+
+
+EXAMINATIONS: dict[str, Callable[[Settings], Finding]] = {
+    "settings": _settings,
+    "disk": _disk,
+    "keys": _keys,
+    "ingest": _ingest,
+    "redis": _redis,
+    "database": _database,
+    "lake": _lake,
+    "fresh": _fresh,
+}

@@ -1,0 +1,95 @@
+"""Questions that people ask of the lake, answered once for the command line, the dashboard and the read API.
+
+What does not belong here: how an answer is shown, and Redis (`boards.py`).
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import polars as pl
+
+from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
+from warehouse.engine import Engine
+from warehouse.errors import FairboardError
+from warehouse.folds import days_of, window_days
+from warehouse.publications import read_leaderboard
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A window's board as it stood at the end of the day `at`: rows with the columns of `leaderboards`, by rank."""
+
+    window: Window
+    at: date
+    board: pl.DataFrame
+
+
+def last_day(engine: Engine, bound: date = date.max) -> date | None:
+    """The last day up to `bound` that has been folded."""
+    return max(days_of(engine, PLAYER_DAYS, Days(date.min, bound)), default=None)
+
+
+def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> Standing:
+    """The board of the window that contains `at`; without it, the season's last, or the newest there is.
+
+    Raises:
+        FairboardError: there is no such season, or `at` is not in it.
+    """
+    season = engine.calendar.find_season(season_id) if season_id and kind is not WindowKind.ALLTIME else None
+    if season and at and not season.start <= at < season.end:
+        raise FairboardError(f"{at} is not in season {season.id} ({season.start} to {season.end - ONE_DAY}).")
+    day = at or _newest(engine, season)
+    window = engine.calendar.window_at(kind, day)
+    return Standing(window, day, _board_at(engine, window, day))
+
+
+def progress(engine: Engine, player: str) -> pl.DataFrame:
+    """A player's days in `progression`, the newest first; empty for a player nobody has seen."""
+    engine.bind(PROGRESSION)
+    return engine.connection.sql(
+        "SELECT * FROM progression WHERE player_id = $player ORDER BY event_date DESC", params={"player": player}
+    ).pl()
+
+
+def flagged(engine: Engine, day: date) -> pl.DataFrame:
+    """The day's flagged players and rules, the strongest first, with the columns of `fairness`."""
+    engine.bind(FAIRNESS, Days(day, day))
+    return engine.connection.sql("SELECT * FROM fairness WHERE verdict = 'flagged' ORDER BY abs(z) DESC, player_id, rule").pl()
+
+
+def verdicts(engine: Engine, day: date) -> dict[str, dict[str, int]]:
+    """How many players got which verdict on that day, by rule."""
+    engine.bind(FAIRNESS, Days(day, day))
+    rows = engine.connection.sql("SELECT rule, verdict, count(*) FROM fairness GROUP BY ALL ORDER BY ALL").fetchall()
+    counts: dict[str, dict[str, int]] = {}
+    for rule, verdict, players in rows:
+        counts.setdefault(rule, {})[verdict] = players
+    return counts
+
+
+def landed_days(engine: Engine) -> list[date]:
+    """The days that have events, sorted."""
+    return days_of(engine, EVENTS)
+
+
+def _newest(engine: Engine, season: Season | None) -> date:
+    """The last folded day, of a season if one is asked for; where nothing is folded yet, the season's first day or 1970."""
+    found = last_day(engine, season.end - ONE_DAY if season else date.max)
+    if season:
+        return max(found or season.start, season.start)
+    return found or date(1970, 1, 1)
+
+
+def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
+    board = read_leaderboard(engine, window)
+    if not board.height or board["as_of"][0] <= day:
+        return board
+    # The lake keeps each window's newest board; how it stood earlier is the same fold over the days until then.
+    active = [d for d in days_of(engine, PLAYER_DAYS, Days(window.start - ONE_DAY, day))]
+    windows = window_days(engine, Days(day, day), active)
+    engine.bind(PLAYER_DAYS, Days(window.start - timedelta(days=1), day))
+    engine.bind_rows(
+        "window_days", windows.filter(pl.Series(windows["window_kind"].to_pylist()).eq(str(window.kind)).to_arrow())
+    )
+    return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)
