@@ -4,17 +4,16 @@ What does not belong here: how anyone plays (`players.py`, `play.py`) or cheats 
 """
 
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import date
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.simulation import play as p
-from pipelines.simulation.cheats import Cheaters, draw_cheaters, plan_cheats
-from pipelines.simulation.players import Ints, draw_players, plan_day
+from pipelines.simulation.arrays import Codes, Flags, Floats, Ints
+from pipelines.simulation.cheats import NAMES, Cheaters, draw_cheaters, plan_cheats
+from pipelines.simulation.players import draw_players, plan_day
 from pipelines.simulation.scenario import Scenario
 from warehouse.calendar import ONE_DAY, Calendar
 from warehouse.errors import FairboardError
@@ -51,7 +50,7 @@ class Simulation:
         return pa.table(
             {
                 "player_id": self._names.take(self._cheaters.player),
-                "kind": pa.array(self._cheaters.kind, pa.string()),
+                "kind": _names(NAMES, self._cheaters.kind),
                 "from_day": pa.array([days[at] for at in self._cheaters.start], pa.date32()),
             }
         )
@@ -78,8 +77,7 @@ class Simulation:
         cheating = self._cheating(index, first, stop)
         if len(cheating.player):
             rng = self._random(_CHEATING, index, part)
-            plan = plan.take(cheating.player - first)
-            plan_cheats(plan, cheating, index, rng)
+            plan = plan_cheats(plan.take(cheating.player - first), cheating, index, rng)
             played = _replaced(played, p.play(plan, day_s, self.scenario.corrections, rng), first, stop)
         share = 1.0
         if self._until is not None and day == self.scenario.days.last:
@@ -90,7 +88,7 @@ class Simulation:
         """Those of players `first` to `stop` who cheat on day number `index`."""
         every = self._cheaters
         here = np.flatnonzero((every.player >= first) & (every.player < stop) & (every.start <= index))
-        return Cheaters(every.player[here], tuple(every.kind[at] for at in here), every.start[here])
+        return every.take(here)
 
     def _table(self, played: p.Played, prefix: str, midnight: int, share: float, rng: np.random.Generator) -> pa.Table:
         ts = midnight + np.floor(played.second * share).astype(np.int64)
@@ -125,17 +123,17 @@ def _replaced(played: p.Played, cheated: p.Played, first: int, stop: int) -> p.P
     cheats = np.zeros(stop - first, bool)
     cheats[cheated.player - first] = True
     kept = played.take(np.flatnonzero(~cheats[played.player - first]))
-    both = {f.name: np.concatenate([getattr(kept, f.name), getattr(cheated, f.name)]) for f in fields(p.Played)}
-    return p.Played(**both).take(np.argsort(both["player"], kind="stable"))
+    both = p.Played.concatenated([kept, cheated])
+    return both.take(np.argsort(both.player, kind="stable"))
 
 
-def _names(names: tuple[str, ...], codes: npt.NDArray[np.int8], where: npt.NDArray[np.bool_] | None = None) -> pa.StringArray:
+def _names(names: tuple[str, ...], codes: Codes, where: Flags | None = None) -> pa.StringArray:
     """The names that the codes stand for, NULL elsewhere."""
     indices = pa.array(codes, pa.int8(), mask=None if where is None else ~where)
     return pa.array(names, pa.string()).take(indices)
 
 
-def _ids(prefix: str, second: npt.NDArray[np.float64]) -> pa.StringArray:
+def _ids(prefix: str, second: Floats) -> pa.StringArray:
     """One id per event, numbered as they happened: like a game server's counter, and so in no order beside the players."""
     n = len(second)
     number: Ints = np.empty(n, np.int64)
