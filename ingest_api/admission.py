@@ -9,7 +9,7 @@ import msgspec
 
 from ingest_api.bodies import Checked, Refused, cut
 from ingest_api.door import Door
-from ingest_api.journal import Refusal, Request
+from ingest_api.journal import Entry, Refusal
 from warehouse.errors import EventError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Admitted(NamedTuple):
     `single_error` is why the event of a `POST /events` was refused.
     """
 
-    request: Request | None
+    entry: Entry | None
     refusals: list[Refusal]
     answer: Answer
     single_error: EventError | None
@@ -65,7 +65,7 @@ def admit(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
         door.remember(checked.events)
         form = checked.form + (f"+{arrival.encoding}" if arrival.encoding else "")
         answer = Answer(len(checked.events), 0, 0, [])
-        return Admitted(_request(arrival, form, arrival.raw, None) if checked.events else None, [], answer, None)
+        return Admitted(_entry(arrival, form, arrival.raw, None) if checked.events else None, [], answer, None)
     return _admit_each(checked, arrival, door)
 
 
@@ -84,23 +84,23 @@ def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
         elif content != hash(event):
             refused.append(Refused(position, EventError("eventId", _OTHER_CONTENT), raw))
     refused.sort(key=lambda one: one.position)
-    request = None
+    entry = None
     if kept:
         # A line feed in JSON is white space: inside a string it would have been refused.
         body = b"\n".join(raw.replace(b"\n", b" ") for raw in kept.values())
-        request = _request(arrival, "lines", body, msgspec.json.encode(list(kept)))
+        entry = _entry(arrival, "lines", body, msgspec.json.encode(list(kept)))
     duplicates = len(checked.events) + len(checked.refused) - len(kept) - len(refused)
     errors = [ErrorItem(one.position, one.error.field, one.error.reason) for one in refused]
     return Admitted(
-        request,
+        entry,
         [_refusal(arrival, one) for one in refused],
         Answer(len(kept), duplicates, len(refused), errors),
         refused[0].error if refused and checked.form == "event" else None,
     )
 
 
-def _request(arrival: Arrival, form: str, body: bytes, positions: bytes | None) -> Request:
-    return Request(arrival.received_ms, arrival.key_id, arrival.id_base, arrival.request_id, form, body, positions)
+def _entry(arrival: Arrival, form: str, body: bytes, positions: bytes | None) -> Entry:
+    return Entry(arrival.received_ms, arrival.key_id, arrival.id_base, arrival.request_id, form, body, positions)
 
 
 def _refusal(arrival: Arrival, one: Refused) -> Refusal:

@@ -5,7 +5,7 @@ What does not belong here: the contract of one event (`warehouse.events`), who s
 
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import zstandard
@@ -62,25 +62,6 @@ def unpack(body: bytes, encoding: str) -> bytes:
     if len(plain) > MAX_UNPACKED_BYTES:
         raise Problem(413, "too-large", f"The body unpacks to more than {MAX_UNPACKED_BYTES:,} bytes.")
     return plain
-
-
-async def read(proto: Any, length: str | None) -> bytes:
-    """The raw body of an RSGI request.
-
-    Raises:
-        Problem: 413 where it is too large; what is too large is not read.
-    """
-    if length is not None and length.isdecimal():
-        if int(length) > MAX_RAW_BYTES:
-            raise _too_large()
-        return bytes(await proto())
-    parts, size = [], 0
-    async for chunk in proto:
-        size += len(chunk)
-        if size > MAX_RAW_BYTES:
-            raise _too_large()
-        parts.append(chunk)
-    return b"".join(parts)
 
 
 def check_event(body: bytes, received_ms: int) -> Checked:
@@ -159,10 +140,6 @@ def _check_text(body: bytes) -> None:
             body.decode()
         except UnicodeDecodeError as error:
             raise EventError("", f"malformed JSON: {error}") from None
-
-
-def _too_large() -> Problem:
-    return Problem(413, "too-large", f"The body is larger than {MAX_RAW_BYTES:,} bytes; send smaller batches.")
 
 
 def _too_many(count: int) -> Problem:

@@ -25,12 +25,11 @@ class Addresses:
             raise SettingsError(f"FAIRBOARD_TRUSTED_PROXIES: {error}. Give addresses or networks like 10.0.0.0/8.") from None
         self._resolve = lru_cache(4096)(self._nearest_untrusted)
 
-    def client(self, peer: str, forwarded_for: str | None) -> str:
-        """The client's address: the peer (`address:port`), or the nearest hop that is no trusted proxy of ours."""
-        address = peer.rpartition(":")[0].strip("[]")
+    def client(self, peer: bytes, forwarded_for: bytes | None) -> bytes:
+        """The client's address: the peer's, or that of the nearest hop that is no trusted proxy of ours."""
         if not self._trusted or forwarded_for is None:
-            return address
-        return self._resolve(address, forwarded_for)
+            return peer
+        return self._resolve(peer.decode(), forwarded_for.decode("latin-1")).encode()
 
     def _nearest_untrusted(self, address: str, forwarded_for: str) -> str:
         hops = forwarded_for.split(",")[-_MAX_HOPS:]

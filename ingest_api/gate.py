@@ -42,6 +42,12 @@ class Rate(NamedTuple):
             ("ratelimit", f'"requests";r={max(0, self.remaining)};t={self.resets_s}'),
         )
 
+    def head(self) -> bytes:
+        """The same fields, as header lines."""
+        return b'ratelimit-policy: "requests";q=%d;w=%d\r\nratelimit: "requests";r=%d;t=%d\r\n' % (
+            self.limit, self.window_s, self.remaining, self.resets_s,
+        )  # fmt: skip
+
 
 class Finding(NamedTuple):
     """What Redis said of one request: nothing against it, a refusal, or the answer that it had before."""
@@ -54,9 +60,9 @@ class Finding(NamedTuple):
 NOTHING: Final = Finding(None, None, None)
 
 
-def fingerprint(path: str, body: bytes) -> bytes:
+def fingerprint(path: bytes, body: bytes) -> bytes:
     """What tells two requests with one `Idempotency-Key` apart."""
-    return hashlib.sha256(path.encode() + b"\n" + body).digest()[:_FINGERPRINT_BYTES]
+    return hashlib.sha256(b"%b\n%b" % (path, body)).digest()[:_FINGERPRINT_BYTES]
 
 
 class Gate:

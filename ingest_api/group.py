@@ -5,8 +5,9 @@ One group is on its way at a time; what arrives meanwhile is the next one. What 
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -15,20 +16,20 @@ from ingest_api.admission import Admitted, Arrival, admit
 from ingest_api.bodies import Checked
 from ingest_api.door import Door
 from ingest_api.gate import NOTHING, Caller, Finding, Gate, memory, other_body
-from ingest_api.journal import Journal, JournalBrokenError, JournalFullError, Refusal, Request
+from ingest_api.journal import Entry, Journal, JournalBrokenError, JournalFullError, Refusal
 from ingest_api.metrics import Metrics
 from ingest_api.pressure import Pressure
 from ingest_api.problems import Problem
 from ingest_api.redis_link import RedisError, RedisLink, Reply, command
 
-_ONE_ACCEPTED = b'{"accepted":1,"duplicates":0,"rejected":0,"errors":[]}'
-_REDIS_AWAY = Problem(503, "redis", "Redis is away and this service is set to refuse then.", headers=(("retry-after", "5"),))
+_ONE_ACCEPTED: Final = b'{"accepted":1,"duplicates":0,"rejected":0,"errors":[]}'
+_LATER: Final = (("retry-after", "5"),)
 
 log = structlog.get_logger(__name__)
 
 
 class Outcome(NamedTuple):
-    """What became of a request: a refusal, the answer of an earlier one with its key, or its own answer."""
+    """What became of a request: a refusal or an earlier answer (in `finding`), or its own, now on disk."""
 
     finding: Finding
     admitted: Admitted | None
@@ -36,20 +37,16 @@ class Outcome(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A checked request that waits for its group."""
+    """A checked request that waits for its group. `done` is called once, with its outcome or with why there is none."""
 
     caller: Caller
     checked: Checked
     arrival: Arrival
-    done: asyncio.Future[Outcome]
+    done: Callable[[Outcome | Exception], None]
 
 
 class Group:
-    """Collects what arrives while the group before is on its way.
-
-    The commit runs in the loop's own thread: while it waits for the disk, arriving requests collect in the HTTP server's
-    thread and make the next group. Handing the commit to another thread cost more than it hid (docs/ingest.md).
-    """
+    """Collects what arrives while the group before is on its way."""
 
     def __init__(
         self,
@@ -68,26 +65,17 @@ class Group:
         self._link = link
         self._pressure = pressure
         self._metrics = metrics
-        self._without_redis = Finding(_REDIS_AWAY, None, None) if refuse_without_redis else NOTHING
+        self._refuse_without_redis = refuse_without_redis
         self._door = Door()
         self._next: list[Waiting] = []
-        self._on_its_way = False
+        self.idle = True
 
-    def join(self, caller: Caller, checked: Checked, arrival: Arrival) -> asyncio.Future[Outcome]:
-        """Put a request into the next group. The future has its outcome, or the problem to answer with."""
-        done: asyncio.Future[Outcome] = self._loop.create_future()
-        self._next.append(Waiting(caller, checked, arrival, done))
-        if not self._on_its_way:
-            self._on_its_way = True
+    def join(self, waiting: Waiting) -> None:
+        """Put a request into the next group."""
+        self._next.append(waiting)
+        if self.idle:
+            self.idle = False
             self._loop.call_soon(self._start)
-        return done
-
-    async def drained(self) -> None:
-        """Wait until nobody waits."""
-        while self._on_its_way:
-            waiting: asyncio.Future[None] = self._loop.create_future()
-            self._loop.call_soon(waiting.set_result, None)
-            await waiting
 
     def _start(self) -> None:
         group, self._next = self._next, []
@@ -96,79 +84,78 @@ class Group:
         if replies and self._link.up:
             self._link.ask(question, replies).add_done_callback(partial(self._asked, group, callers, now_s))
         else:
-            self._finish(group, self._answers_without_redis(len(group), asked=replies > 0))
+            self._decide(group, self._without_redis(len(group)) if replies else [NOTHING] * len(group))
 
     def _asked(self, group: list[Waiting], callers: list[Caller], now_s: float, replies: asyncio.Future[list[Reply]]) -> None:
         try:
             findings = self._gate.findings(callers, now_s, replies.result())
         except RedisError:
-            findings = self._answers_without_redis(len(group), asked=True)
-        self._finish(group, findings)
+            findings = self._without_redis(len(group))
+        self._decide(group, findings)
 
-    def _answers_without_redis(self, count: int, *, asked: bool) -> list[Finding]:
-        if not asked:
-            return [NOTHING] * count
+    def _without_redis(self, count: int) -> list[Finding]:
         self._metrics.add("fairboard_ingest_without_redis_total", count)
-        return [self._without_redis] * count
+        if not self._refuse_without_redis:
+            return [NOTHING] * count
+        problem = Problem(503, "redis", "Redis is away, and this service is set to refuse then.", headers=_LATER)
+        return [Finding(problem, None, None)] * count
 
-    def _finish(self, group: list[Waiting], findings: list[Finding]) -> None:
-        """Commit, tell everyone, begin with the next group. Whatever happens, nobody is left waiting."""
+    def _decide(self, group: list[Waiting], findings: list[Finding]) -> None:
+        """Choose what goes to disk, and put it there."""
+        decisions = _Decisions(self._door)
         try:
-            outcomes = self._commit(group, findings)
-        except Problem as problem:
-            self._fail(group, problem)
-        except Exception as error:
+            for waiting, finding in zip(group, findings, strict=True):
+                decisions.add(waiting, finding)
+            if decisions.entries or decisions.refusals:
+                self._write(decisions)
+        except (JournalFullError, JournalBrokenError) as error:
+            self._fail(group, self._problem(error))
+        except Exception as error:  # a bug: every waiting client is told, and the loop goes on
             log.exception("group.failed")
             self._fail(group, error)
         else:
-            for waiting, outcome in zip(group, outcomes, strict=True):
-                if not waiting.done.done():
-                    waiting.done.set_result(outcome)
-        self._on_its_way = bool(self._next)
-        if self._on_its_way:
+            self._succeed(group, decisions)
+        self._journal.rotate_if_due(time.monotonic())
+        self.idle = not self._next
+        if not self.idle:
             self._loop.call_soon(self._start)
 
-    def _commit(self, group: list[Waiting], findings: list[Finding]) -> list[Outcome]:
-        outcomes = _Outcomes(self._door)
-        for waiting, finding in zip(group, findings, strict=True):
-            outcomes.add(waiting, finding)
-        if outcomes.requests or outcomes.refusals:
-            self._write(outcomes)
-        if outcomes.memories:
-            self._link.tell(b"".join(outcomes.memories), len(outcomes.memories))
-        self._metrics.events(outcomes.accepted, outcomes.duplicates, outcomes.rejected)
-        return outcomes.all
-
-    def _write(self, outcomes: "_Outcomes") -> None:
+    def _write(self, decisions: "_Decisions") -> None:
         start = time.perf_counter()
-        try:
-            self._journal.append(outcomes.requests, outcomes.refusals, outcomes.size)
-        except (JournalFullError, JournalBrokenError) as error:
-            log.error("journal.failed", reason=str(error))  # noqa: TRY400 - the reason is the message
-            if isinstance(error, JournalBrokenError):
-                self._pressure.give_up(str(error))
-            raise Problem(503, "journal", str(error), headers=(("retry-after", "5"),)) from error
+        self._journal.append(decisions.entries, decisions.refusals, decisions.size)
         self._metrics.committed(time.perf_counter() - start)
-        self._journal.rotate_if_due(time.monotonic())
+
+    def _succeed(self, group: list[Waiting], decisions: "_Decisions") -> None:
+        if decisions.memories:
+            self._link.tell(b"".join(decisions.memories), len(decisions.memories))
+        self._metrics.events(decisions.accepted, decisions.duplicates, decisions.rejected)
+        for waiting, outcome in zip(group, decisions.outcomes, strict=True):
+            waiting.done(outcome)
+
+    def _problem(self, error: Exception) -> Problem:
+        log.error("journal.failed", reason=str(error))
+        if isinstance(error, JournalBrokenError):
+            self._pressure.give_up(str(error))
+        return Problem(503, "journal", str(error), headers=_LATER)
 
     def _fail(self, group: list[Waiting], error: Exception) -> None:
+        """Nothing of the group counts: what was noted of it is forgotten, so that it can come again."""
         self._metrics.add("fairboard_ingest_commit_failures_total")
         self._door.forget()
         if keys := [waiting.caller.replay_key for waiting in group if waiting.caller.replay_key is not None]:
             self._link.tell(command(b"DEL", *keys), 1)
         for waiting in group:
-            if not waiting.done.done():
-                waiting.done.set_exception(error)
+            waiting.done(error)
 
 
-class _Outcomes:
-    """A group's outcomes, and what it adds to the journal."""
+class _Decisions:
+    """A group's outcomes, and what it adds to the journal and to Redis."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._keys: dict[bytes, tuple[bytes, bytes]] = {}
-        self.all: list[Outcome] = []
-        self.requests: list[Request] = []
+        self.outcomes: list[Outcome] = []
+        self.entries: list[Entry] = []
         self.refusals: list[Refusal] = []
         self.memories: list[bytes] = []
         self.size = self.accepted = self.duplicates = self.rejected = 0
@@ -179,20 +166,20 @@ class _Outcomes:
         if key is not None and key in self._keys and finding.refusal is None:
             finding = _same_key(waiting.caller, finding, *self._keys[key])
         if finding.refusal is not None or finding.earlier is not None:
-            self.all.append(Outcome(finding, None, finding.earlier or b""))
+            self.outcomes.append(Outcome(finding, None, finding.earlier or b""))
             return
         admitted = admit(waiting.checked, waiting.arrival, self._door)
-        self._take(admitted)
+        self._count(admitted)
         answer = _encode(admitted)
         if key is not None and admitted.single_error is None:
             self._keys[key] = (waiting.caller.fingerprint, answer)
             self.memories.append(memory(waiting.caller, answer))
-        self.all.append(Outcome(finding, admitted, answer))
+        self.outcomes.append(Outcome(finding, admitted, answer))
 
-    def _take(self, admitted: Admitted) -> None:
-        if admitted.request is not None:
-            self.requests.append(admitted.request)
-            self.size += len(admitted.request.body)
+    def _count(self, admitted: Admitted) -> None:
+        if admitted.entry is not None:
+            self.entries.append(admitted.entry)
+            self.size += len(admitted.entry.body)
         self.refusals += admitted.refusals
         self.accepted += admitted.answer.accepted
         self.duplicates += admitted.answer.duplicates
@@ -207,6 +194,6 @@ def _same_key(caller: Caller, finding: Finding, fingerprint: bytes, answer: byte
 
 
 def _encode(admitted: Admitted) -> bytes:
-    if admitted.request is not None and admitted.request.form == "event":
+    if admitted.entry is not None and admitted.entry.form == "event":
         return _ONE_ACCEPTED
     return msgspec.json.encode(admitted.answer)

@@ -11,7 +11,10 @@ from typing import Final
 
 POSITION_BITS: Final = 13  # 8,192 positions: above the 5,000 events of a batch
 _POSITIONS: Final = (1 << POSITION_BITS) - 1
-_RANDOM_49 = (1 << 49) - 1
+# Of 128 bits: what is neither version, variant nor position; and version 8, variant 10.
+_UUID_FREE: Final = (1 << 128) - 1 & ~(0xF << 76) & ~(0b11 << 62) & ~_POSITIONS
+_UUID_8: Final = 0x8 << 76 | 0b10 << 62
+_RANDOM_49: Final = (1 << 49) - 1
 
 
 def uuid7_base(now_ms: int | None = None) -> bytes:
@@ -23,12 +26,10 @@ def uuid7_base(now_ms: int | None = None) -> bytes:
     return (upper << 64 | lower).to_bytes(16)
 
 
-def derived_base(key_id: str, idempotency_key: str) -> bytes:
+def derived_base(key_id: str, idempotency_key: bytes) -> bytes:
     """The base of a request that names itself: a UUIDv8 from a SHA-256 of key id and `Idempotency-Key`."""
-    digest = int.from_bytes(hashlib.sha256(f"{key_id}\0{idempotency_key}".encode()).digest()[:16])
-    digest = digest & ~(0xF << 76) | 0x8 << 76
-    digest = digest & ~(0b11 << 62) | 0b10 << 62
-    return (digest & ~_POSITIONS).to_bytes(16)
+    digest = hashlib.sha256(b"%b\0%b" % (key_id.encode(), idempotency_key)).digest()
+    return (int.from_bytes(digest[:16]) & _UUID_FREE | _UUID_8).to_bytes(16)
 
 
 def event_id(base: bytes, position: int) -> str:

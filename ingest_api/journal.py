@@ -29,7 +29,7 @@ CREATE TABLE refusals (
     seq INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, key_id TEXT NOT NULL, request_id TEXT NOT NULL,
     position INTEGER NOT NULL, field TEXT NOT NULL, reason TEXT NOT NULL, event_id TEXT, body BLOB NOT NULL);
 """
-_ADD_REQUEST = (
+_ADD_ENTRY = (
     "INSERT INTO requests (received_ms, key_id, id_base, request_id, form, body, positions) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 _ADD_REFUSAL = (
@@ -40,7 +40,7 @@ _ADD_REFUSAL = (
 log = structlog.get_logger(__name__)
 
 
-class Request(NamedTuple):
+class Entry(NamedTuple):
     """A request's accepted events, as they came.
 
     `form` is `event`, `array` or `lines`, with `+gzip` or `+zstd` where the body is packed. `positions` is a JSON array of the
@@ -134,7 +134,7 @@ class Journal:
         self._finishing: list[Future[None]] = []
         recover(slot)
 
-    def append(self, requests: Iterable[Request], refusals: Iterable[Refusal], size: int) -> None:
+    def append(self, entries: Iterable[Entry], refusals: Iterable[Refusal], size: int) -> None:
         """Put a group on disk: when this returns, it is there. `size` is the bytes of its bodies.
 
         Raises:
@@ -144,7 +144,7 @@ class Journal:
         try:
             connection = self._connection or self._open()
             connection.execute("BEGIN")
-            connection.executemany(_ADD_REQUEST, requests)
+            connection.executemany(_ADD_ENTRY, entries)
             connection.executemany(_ADD_REFUSAL, refusals)
             connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:

@@ -66,6 +66,7 @@ class Metrics:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.folder = path.parent
         size = len(_SERIES) * _WIDTH
         with path.open("a+b") as file:
             file.truncate(size)

@@ -21,7 +21,7 @@ import structlog
 
 from ingest_api.bodies import cut, unpack
 from ingest_api.ids import event_id
-from ingest_api.journal import READY, Refusal, Request, Slot, journal_dir, recover, set_aside
+from ingest_api.journal import READY, Entry, Refusal, Slot, journal_dir, recover, set_aside
 from ingest_api.logs import configure_logs
 from warehouse.events import EventRows, decode_any, event_decoder
 from warehouse.lake import Lake
@@ -29,7 +29,7 @@ from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
 
 _PAUSE_S = 0.2
-_READ_REQUESTS = f"SELECT {', '.join(Request._fields)} FROM requests ORDER BY seq"  # noqa: S608 - our own names
+_READ_ENTRIES = f"SELECT {', '.join(Entry._fields)} FROM requests ORDER BY seq"  # noqa: S608 - our own names
 _READ_REFUSALS = f"SELECT {', '.join(Refusal._fields)} FROM refusals ORDER BY seq"  # noqa: S608
 
 log = structlog.get_logger(__name__)
@@ -73,14 +73,14 @@ def _recover_dead_slots(root: Path) -> None:
 
 def _seal(lake: Lake, settings: Settings, path: Path) -> int:
     try:
-        requests, refusals = _read(path)
+        entries, refusals = _read(path)
     except sqlite3.DatabaseError as error:
         set_aside(path, str(error))
         return 0
     rows, refused = EventRows(), [(refusal, refusal.body) for refusal in refusals]
     seen: dict[str, bytes] = {}
-    for request in requests:
-        _unfold(request, rows, refused, seen)
+    for entry in entries:
+        _unfold(entry, rows, refused, seen)
     for day, part in rows.by_day(settings.zone):
         lake.write(EVENTS, part, {"event_date": day}, name=f"{path.stem}.parquet")
     _write_rejects(lake, settings, refused, path.stem)
@@ -89,29 +89,29 @@ def _seal(lake: Lake, settings: Settings, path: Path) -> int:
     return len(rows) + len(refused)
 
 
-def _read(path: Path) -> tuple[list[Request], list[Refusal]]:
+def _read(path: Path) -> tuple[list[Entry], list[Refusal]]:
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
     try:
-        requests = connection.execute(_READ_REQUESTS)
+        entries = connection.execute(_READ_ENTRIES)
         refusals = connection.execute(_READ_REFUSALS)
-        return list(map(Request._make, requests)), list(map(Refusal._make, refusals))
+        return list(map(Entry._make, entries)), list(map(Refusal._make, refusals))
     finally:
         connection.close()
 
 
-def _unfold(request: Request, rows: EventRows, refused: list[tuple[Refusal, bytes]], seen: dict[str, bytes]) -> None:
-    form, _, encoding = request.form.partition("+")
-    slices = cut(form, unpack(request.body, encoding))
-    positions = range(len(slices)) if request.positions is None else msgspec.json.decode(request.positions, type=list[int])
+def _unfold(entry: Entry, rows: EventRows, refused: list[tuple[Refusal, bytes]], seen: dict[str, bytes]) -> None:
+    form, _, encoding = entry.form.partition("+")
+    slices = cut(form, unpack(entry.body, encoding))
+    positions = range(len(slices)) if entry.positions is None else msgspec.json.decode(entry.positions, type=list[int])
     for position, raw in zip(positions, slices, strict=True):
         event = decode_any(raw)
-        name = event.get("eventId") or event_id(request.id_base, position)
+        name = event.get("eventId") or event_id(entry.id_base, position)
         first = seen.setdefault(name, raw)
         if first is raw:
-            rows.append(event, name, request.received_ms, request.key_id)
+            rows.append(event, name, entry.received_ms, entry.key_id)
         elif event_decoder.decode(first) != event_decoder.decode(raw):
             reason = "this id came before with other content; the first one stays"
-            refusal = Refusal(request.received_ms, request.key_id, request.request_id, position, "eventId", reason, name, raw)
+            refusal = Refusal(entry.received_ms, entry.key_id, entry.request_id, position, "eventId", reason, name, raw)
             refused.append((refusal, raw))
 
 

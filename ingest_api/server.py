@@ -1,4 +1,4 @@
-"""Start, watch and stop the processes of the service: Granian with its workers, and the sealer.
+"""Start, watch and stop the processes of the service: the workers and the sealer.
 
 What does not belong here: what any of them does.
 """
@@ -19,6 +19,7 @@ from warehouse.settings import Settings
 
 _POLL_S: Final = 0.1
 _READY_WITHIN_S: Final = 30
+_RESTART_AFTER_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -33,21 +34,22 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
     require_keys(settings)
     stopping: list[int] = []
     handlers = {number: signal.signal(number, lambda n, _: stopping.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
-    http = _Child(settings, "ingest_api.workers", host, str(port), str(workers))
     sealer = _Child(settings, "ingest_api.sealer")
+    crew = [_Child(settings, "ingest_api.worker", host, str(port)) for _ in range(workers)]
     try:
-        _wait_until_ready(http, host, port, stopping)
+        _wait_until_ready(crew, host, port, stopping)
         log.info("server.ready", url=f"http://{host}:{port}", workers=workers, pid=os.getpid())
-        while not stopping and http.alive():
-            if not sealer.alive():
-                log.error("sealer.died", exit_status=sealer.exit_status)
-                sealer = _Child(settings, "ingest_api.sealer")
+        while not stopping:
+            for child in (sealer, *crew):
+                child.keep_alive()
             time.sleep(_POLL_S)
-        if not stopping:
-            raise FairboardError(f"The workers stopped by themselves (exit status {http.exit_status}); see the log above.")
     finally:
-        http.stop()
-        sealer.stop()  # last: it seals what the workers leave
+        for child in crew:
+            child.terminate()
+        for child in crew:
+            child.wait()
+        sealer.terminate()  # last: it seals what the workers leave
+        sealer.wait()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         log.info("server.stopped")
@@ -63,29 +65,42 @@ class _Child:
     """A process of ours: one module run by this interpreter, in a session of its own so that Ctrl-C reaches only us."""
 
     def __init__(self, settings: Settings, *module_and_arguments: str) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-            [sys.executable, "-m", *module_and_arguments], env=settings_environment(settings), start_new_session=True
-        )
-
-    @property
-    def exit_status(self) -> int | None:
-        return self._process.poll()
+        self._environment = settings_environment(settings)
+        self._arguments = module_and_arguments
+        self._start()
 
     def alive(self) -> bool:
+        """Whether it runs."""
         return self._process.poll() is None
 
-    def stop(self) -> None:
+    def keep_alive(self) -> None:
+        """Start it again if it has died, at most once a second."""
+        if not self.alive() and time.monotonic() - self._started_at > _RESTART_AFTER_S:
+            log.error("process.died", module=self._arguments[0], exit_status=self._process.returncode)
+            self._start()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
         self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait until it has."""
         self._process.wait()
 
+    def _start(self) -> None:
+        self._started_at = time.monotonic()
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
+            [sys.executable, "-m", *self._arguments], env=self._environment, start_new_session=True
+        )
 
-def _wait_until_ready(http: _Child, host: str, port: int, stopping: list[int]) -> None:
+
+def _wait_until_ready(crew: list[_Child], host: str, port: int, stopping: list[int]) -> None:
     deadline = time.monotonic() + _READY_WITHIN_S
     while not stopping:
         try:
             httpx.get(f"http://{host}:{port}/healthz", timeout=1, trust_env=False).raise_for_status()
         except httpx.HTTPError as error:
-            if not http.alive() or time.monotonic() > deadline:
+            if not all(child.alive() for child in crew) or time.monotonic() > deadline:
                 raise FairboardError(f"The service did not start on {host}:{port} ({error}); see the log above.") from error
             time.sleep(_POLL_S)
         else:
