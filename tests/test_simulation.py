@@ -219,7 +219,7 @@ class TestTruth:
         for _, day in self.cheated(simulation, rows, "bot").group_by("player_id", "event_date"):
             gaps = day.sort("ts")["ts"].diff().drop_nulls()
             assert day["ts"].max() - day["ts"].min() == pytest.approx(20 * 3600, rel=0.02)
-            assert gaps.std() / gaps.mean() < 0.05  # type: ignore[operator]
+            assert gaps.std() / gaps.mean() < 0.15  # type: ignore[operator]
 
     def test_bosses_fall_impossibly_fast(self, simulation, rows, honest):
         median = honest.group_by("boss_id", "party_size", "difficulty").agg(usual=pl.col("duration_ms").median())

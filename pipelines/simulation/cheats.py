@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines.simulation.arrays import Arrays, Codes, Floats, Ints
-from pipelines.simulation.players import ACTIVITIES_TO_LIKE, Plan, Players
+from pipelines.simulation.players import ACTIVITIES_TO_LIKE, MOST_KILLS, Plan, Players
 from pipelines.simulation.scenario import Scenario
 from warehouse.errors import FairboardError
 
@@ -41,27 +41,29 @@ def multiplied(factor: float) -> Cheat:
 
 
 def bot(plan: Plan, since: Ints, trait: Floats, rng: np.random.Generator) -> Plan:
-    """Twenty hours a day without a break, an event every 2 to 5 minutes, even to 3 %."""
+    """Twenty hours a day without a break, an event every 2 to 5 minutes, even to 1 to 10 %."""
     pace_s = 120 + 180 * trait
     return replace(
         plan,
         events=(20 * 3600 / pace_s).astype(np.int64),
         pace_s=pace_s,
-        pace_spread=np.full(len(since), 0.03),
+        pace_spread=0.01 + 0.09 * trait,
         session=np.full(len(since), np.inf),
         kill_share=np.zeros(len(since)),
         hour_s=12 * 3600 + rng.normal(0, 1800, len(since)),
+        awake_s=np.full(len(since), np.inf),
     )
 
 
 def boss_time(plan: Plan, _since: Ints, trait: Floats, _rng: np.random.Generator) -> Plan:
-    """Bosses fall in 5 to 15 % of the time they take others, and fall often."""
-    return replace(plan, kill_time=plan.kill_time * (0.05 + 0.1 * trait), kill_share=np.maximum(plan.kill_share, 0.25))
+    """Bosses fall in 5 to 15 % of the time they take others, and as often as with the keenest."""
+    keen = np.full(len(trait), MOST_KILLS)
+    return replace(plan, kill_time=plan.kill_time * (0.05 + 0.1 * trait), kill_share=keen)
 
 
 def lucky_drops(plan: Plan, _since: Ints, trait: Floats, _rng: np.random.Generator) -> Plan:
     """Rare, epic and legendary items drop 5 to 9 times as often."""
-    return replace(plan, luck=5 + 4 * trait, kill_share=np.maximum(plan.kill_share, 0.25))
+    return replace(plan, luck=5 + 4 * trait, kill_share=np.full(len(trait), MOST_KILLS))
 
 
 def injection(plan: Plan, since: Ints, _trait: Floats, rng: np.random.Generator) -> Plan:
@@ -80,12 +82,12 @@ def slow_ramp(plan: Plan, since: Ints, trait: Floats, _rng: np.random.Generator)
     return replace(plan, xp_log=plan.xp_log + np.minimum((since + 1) * (0.03 + 0.03 * trait), np.log(10)))
 
 
-def stolen_account(plan: Plan, since: Ints, trait: Floats, _rng: np.random.Generator) -> Plan:
+def stolen_account(plan: Plan, _since: Ints, trait: Floats, _rng: np.random.Generator) -> Plan:
     """Somebody else plays: on the other side of the clock, faster and longer, other activities, better or worse."""
     better = np.where(trait < 1 / 2, -1.0, 1.0)
     return replace(
         plan,
-        events=np.where(since == 0, np.maximum(plan.events, _FIRST_DAY_EVENTS), plan.events) * 2,
+        events=plan.events * 2,
         xp_log=plan.xp_log + 0.5 * better,
         favourite=(plan.favourite + 1 + (trait * (ACTIVITIES_TO_LIKE - 1)).astype(np.int64)) % ACTIVITIES_TO_LIKE,
         kill_share=0.17 - plan.kill_share,

@@ -10,9 +10,21 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pipelines.simulation import play as p
 from pipelines.simulation.arrays import Codes, Flags, Floats, Ints
 from pipelines.simulation.cheats import NAMES, Cheaters, draw_cheaters, plan_cheats
+from pipelines.simulation.play import (
+    ACTIVITIES,
+    BOSS_KILL,
+    BOSSES,
+    DIFFICULTIES,
+    DROP_CLAIMED,
+    ITEMS,
+    PROGRESSION,
+    RARITIES,
+    TYPES,
+    Played,
+    play,
+)
 from pipelines.simulation.players import draw_players, plan_day
 from pipelines.simulation.scenario import Scenario
 from warehouse.calendar import ONE_DAY, Calendar
@@ -22,7 +34,7 @@ from warehouse.tables import EVENTS
 
 KEY_ID = "simulation"
 PART_EVENTS = 1_000_000  # a part is made in memory at once; this many events take about 0.5 GB on the way
-_PEOPLE, _CHEATERS, _HONEST, _CHEATING = range(4)  # streams of random numbers that do not disturb each other
+_PEOPLE, _CHEATERS, _HONEST, _CHEATING, _ARRIVAL = range(5)  # streams of random numbers that do not disturb each other
 
 
 class Simulation:
@@ -68,21 +80,28 @@ class Simulation:
             yield self._part(day, part, first, min(first + step, self.scenario.players))
 
     def _part(self, day: date, part: int, first: int, stop: int) -> pa.Table:
+        """Part number `part` of the day: the events of players `first` to `stop`."""
         index = (day - self.scenario.days.first).days
         midnight = self._calendar.starts_at(day)
         day_s = self._calendar.starts_at(day + ONE_DAY) - midnight
-        rng = self._random(_HONEST, index, part)
-        plan = plan_day(self.scenario, self._players.take(slice(first, stop)), first, index, rng)
-        played = p.play(plan, day_s, self.scenario.corrections, rng)
-        cheating = self._cheating(index, first, stop)
-        if len(cheating.player):
-            rng = self._random(_CHEATING, index, part)
-            plan = plan_cheats(plan.take(cheating.player - first), cheating, index, rng)
-            played = _replaced(played, p.play(plan, day_s, self.scenario.corrections, rng), first, stop)
         share = 1.0
         if self._until is not None and day == self.scenario.days.last:
             share = min(1.0, (self._until - midnight) / day_s)
+        played = self._played(index, part, first, stop, day_s)
+        rng = self._random(_ARRIVAL, index, part)
         return self._table(played, f"sim-{self.scenario.seed}-{index}-{part}-", midnight, share, rng)
+
+    def _played(self, index: int, part: int, first: int, stop: int, day_s: int) -> Played:
+        """What players `first` to `stop` do on day number `index`; of those who cheat, that instead of the honest."""
+        rng = self._random(_HONEST, index, part)
+        plan = plan_day(self.scenario, self._players.take(slice(first, stop)), first, index, rng)
+        played = play(plan, day_s, self.scenario.corrections, rng)
+        cheating = self._cheating(index, first, stop)
+        if not len(cheating.player):
+            return played
+        rng = self._random(_CHEATING, index, part)
+        plan = plan_cheats(plan.take(cheating.player - first), cheating, index, rng)
+        return _replaced(played, play(plan, day_s, self.scenario.corrections, rng), cheating)
 
     def _cheating(self, index: int, first: int, stop: int) -> Cheaters:
         """Those of players `first` to `stop` who cheat on day number `index`."""
@@ -90,25 +109,25 @@ class Simulation:
         here = np.flatnonzero((every.player >= first) & (every.player < stop) & (every.start <= index))
         return every.take(here)
 
-    def _table(self, played: p.Played, prefix: str, midnight: int, share: float, rng: np.random.Generator) -> pa.Table:
+    def _table(self, played: Played, prefix: str, midnight: int, share: float, rng: np.random.Generator) -> pa.Table:
         ts = midnight + np.floor(played.second * share).astype(np.int64)
-        gains, kills, drops = (played.type == kind for kind in range(3))
+        gains, kills, drops = (played.type == kind for kind in (PROGRESSION, BOSS_KILL, DROP_CLAIMED))
         fights = kills | drops
         columns = {
             "event_id": _ids(prefix, played.second),
-            "type": _names(p.TYPES, played.type),
+            "type": _names(TYPES, played.type),
             "player_id": self._names.take(played.player),
             "ts": pa.array(ts),
             "received_ms": pa.array(ts * 1000 + rng.integers(20, 900, len(ts))),
             "key_id": pa.repeat(KEY_ID, len(ts)),
             "delta_xp": pa.array(played.xp, mask=~gains),
-            "activity": _names(p.ACTIVITIES, played.activity, gains),
-            "boss_id": _names(p.BOSSES, played.boss, fights),
+            "activity": _names(ACTIVITIES, played.activity, gains),
+            "boss_id": _names(BOSSES, played.boss, fights),
             "duration_ms": pa.array(played.duration_ms, mask=~kills),
             "party_size": pa.array(played.party, mask=~kills),
-            "difficulty": _names(p.DIFFICULTIES, played.difficulty, kills),
-            "item_id": _names(p.ITEMS, played.boss * len(p.RARITIES) + played.rarity, drops),
-            "rarity": _names(p.RARITIES, played.rarity, drops),
+            "difficulty": _names(DIFFICULTIES, played.difficulty, kills),
+            "item_id": _names(ITEMS, played.boss * len(RARITIES) + played.rarity, drops),
+            "rarity": _names(RARITIES, played.rarity, drops),
             "quantity": pa.array(np.ones(len(ts), np.int64), mask=~drops),
             "extra": pa.nulls(len(ts), pa.string()),
         }
@@ -118,12 +137,10 @@ class Simulation:
         return np.random.default_rng([self.scenario.seed, *stream])
 
 
-def _replaced(played: p.Played, cheated: p.Played, first: int, stop: int) -> p.Played:
-    """The honest events, but for the players of whom there are others."""
-    cheats = np.zeros(stop - first, bool)
-    cheats[cheated.player - first] = True
-    kept = played.take(np.flatnonzero(~cheats[played.player - first]))
-    both = p.Played.concatenated([kept, cheated])
+def _replaced(played: Played, cheated: Played, cheating: Cheaters) -> Played:
+    """The events of the honest as they were, and of those who cheat the others."""
+    kept = played.take(np.flatnonzero(~np.isin(played.player, cheating.player)))
+    both = Played.concatenated([kept, cheated])
     return both.take(np.argsort(both.player, kind="stable"))
 
 

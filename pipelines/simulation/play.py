@@ -164,7 +164,7 @@ def _times(plan: Plan, owner: Ints, killed: Ints, kill_s: Floats, day_s: int, rn
     last = np.cumsum(events) - 1
     first = last - events + 1
     span = total[last] - total[first]
-    fits = np.minimum(1.0, (day_s - _MARGIN_S) / np.maximum(span, 1.0))
+    fits = np.minimum(1.0, np.minimum(plan.awake_s[playing], day_s - _MARGIN_S) / np.maximum(span, 1.0))
     begin = _reflected(plan.hour_s[playing] - span * fits / 2, day_s - _MARGIN_S - span * fits)
     seconds: Floats = np.repeat(begin - total[first] * fits, events) + total * np.repeat(fits, events)
     return np.maximum(seconds, 0.0)

@@ -25,6 +25,8 @@ _WEEKDAY = (0.93, 0.93, 0.93, 0.93, 0.98, 1.16, 1.14)  # factor on the probabili
 _MOOD = 0.35  # sd of ln of a day's events beside the player's mean
 _PACE_S, _PACE_SPREAD = 110.0, 0.7  # median time between two events of a session, and sd of its ln
 _HOUR_SPREAD_S = 5400.0
+_AWAKE_S, _AWAKE_SPREAD_S = 15.5 * 3600, 2400.0  # the longest day of a grinder: people sleep
+MOST_KILLS = 0.14  # share of boss kills among the events of the keenest
 _GROWTH, _GROWTH_DAYS = 0.12, 5  # ln XP grows with the days played: fast for the new, hardly for the old
 _BOOSTS, _BOOST_XP = 0.3, 1.5  # whales buy boosts: the share of their days, and the factor on that day's XP
 _DOUBLE_XP = 2.0
@@ -48,6 +50,7 @@ class Players(Arrays):
     pace_s: Floats  # median time between two events of a session
     session: Floats  # mean events between two breaks
     hour_s: Floats  # middle of their playing time, seconds of the day
+    awake_s: Floats  # most seconds between the first and the last event of a day
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Plan(Arrays):
     pace_spread: Floats  # sd of ln of the time between two events
     session: Floats
     hour_s: Floats
+    awake_s: Floats
     windfalls: Ints  # events whose XP is `windfall_xp` times the usual
     windfall_xp: Floats
 
@@ -92,10 +96,11 @@ def draw_players(scenario: Scenario, rng: np.random.Generator) -> Players:
         xp_log=0.12 * skill + 0.15 * rng.standard_normal(n) + np.where(kind == WHALE, 0.3, 0.0),
         xp_spread=rng.uniform(0.2, 0.3, n),
         favourite=rng.integers(0, ACTIVITIES_TO_LIKE, n),
-        kill_share=rng.uniform(0.03, 0.14, n),
+        kill_share=rng.uniform(0.03, MOST_KILLS, n),
         pace_s=_PACE_S * np.exp(0.3 * rng.standard_normal(n)),
         session=_SESSION[kind] * np.exp(0.2 * rng.standard_normal(n)),
         hour_s=(rng.normal(19.5, 3.0, n) % 24) * 3600,
+        awake_s=rng.normal(_AWAKE_S, _AWAKE_SPREAD_S, n),
     )
 
 
@@ -118,6 +123,7 @@ def plan_day(scenario: Scenario, players: Players, first: int, index: int, rng: 
         pace_spread=np.full(n, _PACE_SPREAD),
         session=players.session,
         hour_s=players.hour_s + rng.normal(0, _HOUR_SPREAD_S, n),
+        awake_s=players.awake_s,
         windfalls=np.zeros(n, np.int64),
         windfall_xp=np.ones(n),
     )
