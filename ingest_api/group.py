@@ -14,13 +14,15 @@ import structlog
 
 from ingest_api.admission import Admitted, Arrival, admit
 from ingest_api.bodies import Checked
+from ingest_api.committer import Committer
 from ingest_api.door import Door
 from ingest_api.gate import NOTHING, Caller, Finding, Gate, memory, other_body
-from ingest_api.journal import Entry, Journal, JournalBrokenError, JournalFullError, Refusal
+from ingest_api.journal import Entry, Journal, JournalBrokenError, Refusal
 from ingest_api.metrics import Metrics
 from ingest_api.pressure import Pressure
 from ingest_api.problems import Problem
 from ingest_api.redis_link import RedisError, RedisLink, Reply, command
+from warehouse.errors import FairboardError
 
 _ONE_ACCEPTED: Final = b'{"accepted":1,"duplicates":0,"rejected":0,"errors":[]}'
 _LATER: Final = (("retry-after", "5"),)
@@ -66,6 +68,7 @@ class Group:
         self._pressure = pressure
         self._metrics = metrics
         self._refuse_without_redis = refuse_without_redis
+        self._committer = Committer(journal, loop)
         self._door = Door()
         self._next: list[Waiting] = []
         self.idle = True
@@ -101,29 +104,34 @@ class Group:
         return [Finding(problem, None, None)] * count
 
     def _decide(self, group: list[Waiting], findings: list[Finding]) -> None:
-        """Choose what goes to disk, and put it there."""
+        """Choose what goes to disk, write it, and have it committed."""
         decisions = _Decisions(self._door)
         try:
             for waiting, finding in zip(group, findings, strict=True):
                 decisions.add(waiting, finding)
             if decisions.entries or decisions.refusals:
-                self._write(decisions)
-        except (JournalFullError, JournalBrokenError) as error:
-            self._fail(group, self._problem(error))
-        except Exception as error:  # a bug: every waiting client is told, and the loop goes on
-            log.exception("group.failed")
+                self._journal.put(decisions.entries, decisions.refusals, decisions.size)
+                self._committer.commit(partial(self._committed, group, decisions, time.perf_counter()))
+                return
+        except Exception as error:  # noqa: BLE001 - whatever it is, every waiting client is told, and the loop goes on
             self._fail(group, error)
         else:
             self._succeed(group, decisions)
+        self._go_on()
+
+    def _committed(self, group: list[Waiting], decisions: "_Decisions", since: float, error: Exception | None) -> None:
+        self._metrics.committed(time.perf_counter() - since)
+        if error is None:
+            self._succeed(group, decisions)
+        else:
+            self._fail(group, error)
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._journal.rotate_if_due(time.monotonic())
         self.idle = not self._next
         if not self.idle:
             self._loop.call_soon(self._start)
-
-    def _write(self, decisions: "_Decisions") -> None:
-        start = time.perf_counter()
-        self._journal.append(decisions.entries, decisions.refusals, decisions.size)
-        self._metrics.committed(time.perf_counter() - start)
 
     def _succeed(self, group: list[Waiting], decisions: "_Decisions") -> None:
         if decisions.memories:
@@ -132,18 +140,17 @@ class Group:
         for waiting, outcome in zip(group, decisions.outcomes, strict=True):
             waiting.done(outcome)
 
-    def _problem(self, error: Exception) -> Problem:
-        log.error("journal.failed", reason=str(error))
-        if isinstance(error, JournalBrokenError):
-            self._pressure.give_up(str(error))
-        return Problem(503, "journal", str(error), headers=_LATER)
-
     def _fail(self, group: list[Waiting], error: Exception) -> None:
         """Nothing of the group counts: what was noted of it is forgotten, so that it can come again."""
         self._metrics.add("fairboard_ingest_commit_failures_total")
         self._door.forget()
         if keys := [waiting.caller.replay_key for waiting in group if waiting.caller.replay_key is not None]:
             self._link.tell(command(b"DEL", *keys), 1)
+        if isinstance(error, JournalBrokenError):
+            self._pressure.give_up(str(error))
+        if isinstance(error, FairboardError):
+            log.error("journal.failed", reason=str(error))
+            error = Problem(503, "journal", str(error), headers=_LATER)
         for waiting in group:
             waiting.done(error)
 

@@ -120,7 +120,7 @@ class Slot:
 
 
 class Journal:
-    """The journal of one worker. Every method is called from one thread."""
+    """The journal of one worker. One thread at a time may call it."""
 
     def __init__(self, slot: Slot, seal_after_s: float, segment_bytes: int) -> None:
         self._slot = slot
@@ -134,8 +134,8 @@ class Journal:
         self._finishing: list[Future[None]] = []
         recover(slot)
 
-    def append(self, entries: Iterable[Entry], refusals: Iterable[Refusal], size: int) -> None:
-        """Put a group on disk: when this returns, it is there. `size` is the bytes of its bodies.
+    def put(self, entries: Iterable[Entry], refusals: Iterable[Refusal], size: int) -> None:
+        """Write a group; it counts from the commit on. `size` is the bytes of its bodies.
 
         Raises:
             JournalFullError: there is no room; nothing was kept.
@@ -146,10 +146,22 @@ class Journal:
             connection.execute("BEGIN")
             connection.executemany(_ADD_ENTRY, entries)
             connection.executemany(_ADD_REFUSAL, refusals)
-            connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from error
         self._bytes += size
+
+    def commit(self) -> None:
+        """Wait until the group is on disk. The interpreter is free meanwhile.
+
+        Raises:
+            JournalFullError: there is no room; nothing was kept.
+            JournalBrokenError: writing or the fsync failed.
+        """
+        assert self._connection is not None
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
 
     def rotate_if_due(self, now: float) -> bool:
         """Hand the open segment to the sealer when it is old or big enough. `now` is `time.monotonic()`. Returns whether."""
