@@ -134,7 +134,7 @@ class EmbeddedRedis:
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 [server, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(self._folder), "--aclfile", "users.acl",
-                 "--appendonly", "yes", "--save", "", "--daemonize", "no"],
+                 "--appendonly", "yes", "--save", "", "--daemonize", "no", "--pidfile", str(self._folder / "redis.pid")],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._folder,
                 start_new_session=True,  # Ctrl-C is for the one who started us; we end the server after its last client
             )  # fmt: skip

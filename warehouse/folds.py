@@ -15,7 +15,7 @@ import pyarrow as pa
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, Table
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, TABLES, Table
 
 BASELINE_DAYS = 28
 CONFLICTS_FILE = "conflicts.parquet"
@@ -151,6 +151,8 @@ FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
 def fold(engine: Engine, table: str, days: Days) -> Folded:
     """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs."""
     with engine.lake.lock(table):
+        if table != EVENTS.name:
+            engine.lake.sweep(TABLES[table])
         return FOLDS[table](engine, days)
 
 
@@ -228,12 +230,13 @@ def _replace(
 ) -> Folded:
     """Write each partition of the sorted batches; of the existing ones, take away those that came out empty."""
     folded = Folded(table.name, Days(date.min, date.min))
-    written = []
+    staged, written = [], []
     for keys, rows in split_partitions(table, batches):
-        folded.changed += engine.lake.write(table, rows, keys, name, inputs(keys))
-        folded.rows += rows.num_rows
-        folded.partitions += 1
+        staged.append(engine.lake.stage(table, rows, keys, name, inputs(keys)))
         written.append(keys)
+        folded.rows += rows.num_rows
+    folded.partitions = len(staged)
+    folded.changed = engine.lake.commit(staged)
     for keys in existing:
         if keys not in written:
             folded.changed += engine.lake.remove(engine.lake.folder(table, keys) / name)

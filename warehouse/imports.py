@@ -78,9 +78,11 @@ def import_file(lake: Lake, calendar: Calendar, path: Path) -> Imported:
 
 
 def _land(lake: Lake, calendar: Calendar, rows: EventRows, name: str, imported: Imported) -> None:
+    staged = []
     for day, part in rows.by_day(calendar.zone):
-        lake.write(EVENTS, part, {"event_date": day}, name)
+        staged.append(lake.stage(EVENTS, part, {"event_date": day}, name))
         imported.days.add(day)
+    lake.commit(staged)
     imported.accepted += len(rows)
 
 

@@ -9,7 +9,7 @@ What does not belong here: what the tables mean (`tables.py`) and how they are c
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -27,6 +27,7 @@ from warehouse.errors import LakeError, SettingsError
 from warehouse.tables import TABLES, Table
 
 PARTITION_FILE = "data.parquet"
+MANY = 32
 
 Keys = dict[str, str | date]
 
@@ -44,6 +45,17 @@ class LakeIdentity(msgspec.Struct, frozen=True):
 
     timezone: str
     version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A file written beside the tables: whether its content is new at `path`, and whether its record is there already."""
+
+    path: Path
+    temporary: Path
+    record: FileRecord
+    changed: bool
+    recorded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,9 @@ class Lake:
         self.scratch.mkdir(parents=True, exist_ok=True)
         identity = root / "_lake.json"
         if not identity.exists():
-            self._put(identity, msgspec.json.encode(LakeIdentity(timezone)))
+            temporary = self._beside(identity, "identity")
+            temporary.write_bytes(msgspec.json.encode(LakeIdentity(timezone)))
+            _move_durably([(temporary, identity)])
         found = msgspec.json.decode(identity.read_bytes(), type=LakeIdentity)
         if found.timezone != timezone:
             raise SettingsError(
@@ -145,20 +159,44 @@ class Lake:
         Raises:
             LakeError: the columns are not the table's.
         """
-        path = self.folder(table, keys) / name
         if not rows.num_rows:
-            return self.remove(path)
-        rows = conform(table, rows)
-        with self._beside(path) as temporary:
-            pq.write_table(rows, temporary, compression="zstd", write_statistics=True)
+            return self.remove(self.folder(table, keys) / name)
+        return self.commit([self.stage(table, rows, keys, name, inputs)]) == 1
+
+    def stage(self, table: Table, rows: pa.Table, keys: Keys, name: str = PARTITION_FILE, inputs: str = "") -> Staged:
+        """Write a file beside the tables; `commit` moves it into place (see `write`)."""
+        path = self.folder(table, keys) / name
+        temporary = self._beside(path, table.name)
+        try:
+            pq.write_table(conform(table, rows), temporary, compression="zstd", write_statistics=True)
             record = FileRecord(rows.num_rows, _sha256(temporary), inputs)
-            before = self.record(path)
-            changed = before is None or before.sha256 != record.sha256 or not path.exists()
-            if changed:
-                _replace_durably(temporary, path)
-        if before != record:
-            self._put(self._record_path(path), msgspec.json.encode(record))
-        return changed
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        before = self.record(path)
+        changed = before is None or before.sha256 != record.sha256 or not path.exists()
+        return Staged(path, temporary, record, changed=changed, recorded=before == record)
+
+    def commit(self, staged: Sequence[Staged]) -> int:
+        """Move staged files into place, durably: all are on disk before the first is moved. Returns how many changed."""
+        moves = [(one.temporary, one.path) for one in staged if one.changed]
+        try:
+            for one in staged:
+                if not one.recorded:
+                    target = self._record_path(one.path)
+                    temporary = self._beside(target, "record")
+                    temporary.write_bytes(msgspec.json.encode(one.record))
+                    moves.append((temporary, target))
+            _move_durably(moves)
+        finally:
+            for temporary in [*(one.temporary for one in staged), *(source for source, _ in moves)]:
+                temporary.unlink(missing_ok=True)
+        return sum(one.changed for one in staged)
+
+    def sweep(self, table: Table) -> None:
+        """Remove what a killed writer of a derived table left beside it. For the holder of the table's lock."""
+        for path in self.scratch.glob(f"{table.name}.*.parquet"):
+            path.unlink(missing_ok=True)
 
     def remove(self, path: Path) -> bool:
         """Take a file and its record away. Returns whether there was one."""
@@ -166,7 +204,7 @@ class Lake:
         path.unlink(missing_ok=True)
         self._record_path(path).unlink(missing_ok=True)
         if existed:
-            _fsync_folder(path.parent)
+            _fsync(path.parent)
         return existed
 
     @contextmanager
@@ -184,19 +222,9 @@ class Lake:
         path = self.root / record.relative_to(self.root / "_manifest")
         return path.with_name(path.name.removesuffix(".json"))
 
-    def _put(self, path: Path, content: bytes) -> None:
-        with self._beside(path) as temporary:
-            temporary.write_bytes(content)
-            _replace_durably(temporary, path)
-
-    @contextmanager
-    def _beside(self, path: Path) -> Iterator[Path]:
+    def _beside(self, path: Path, owner: str) -> Path:
         """A temporary path on the same file system, outside every table's tree: a glob would read it there."""
-        temporary = self.scratch / f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
-        try:
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
+        return self.scratch / f"{owner}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}"
 
 
 def conform(table: Table, rows: pa.Table) -> pa.Table:
@@ -264,19 +292,29 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _replace_durably(temporary: Path, path: Path) -> None:
-    """Fsync the file, move it into place, fsync its folder and every folder that had to be made."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.replace(path)
-    for folder in {path.parent, *(folder.parent for folder in made)}:
-        _fsync_folder(folder)
+def _move_durably(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Flush the sources, rename each to its target, then flush the folders, and those that had to be made."""
+    _flush([source for source, _ in moves])
+    folders = set()
+    for source, target in moves:
+        made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+        folders |= {target.parent, *(folder.parent for folder in made)}
+    _flush(sorted(folders))
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(paths: Sequence[Path]) -> None:
+    """Have files and folders on disk. Many of them cost less in one sync of the file systems than one by one."""
+    if len(paths) > MANY:
+        os.sync()
+        return
+    for path in paths:
+        _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

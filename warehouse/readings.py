@@ -4,9 +4,10 @@ What does not belong here: how an answer is shown, and Redis (`boards.py`).
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import polars as pl
+import pyarrow.compute as pc
 
 from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
 from warehouse.engine import Engine
@@ -86,10 +87,8 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
     if not board.height or board["as_of"][0] <= day:
         return board
     # The lake keeps each window's newest board; how it stood earlier is the same fold over the days until then.
-    active = [d for d in days_of(engine, PLAYER_DAYS, Days(window.start - ONE_DAY, day))]
-    windows = window_days(engine, Days(day, day), active)
-    engine.bind(PLAYER_DAYS, Days(window.start - timedelta(days=1), day))
-    engine.bind_rows(
-        "window_days", windows.filter(pl.Series(windows["window_kind"].to_pylist()).eq(str(window.kind)).to_arrow())
-    )
+    days = Days(window.start - ONE_DAY, day)
+    windows = window_days(engine, Days(day, day), days_of(engine, PLAYER_DAYS, days))
+    engine.bind(PLAYER_DAYS, days)
+    engine.bind_rows("window_days", windows.filter(pc.equal(windows["window_kind"], str(window.kind))))
     return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)

@@ -1,0 +1,68 @@
+# Two commands do everything on a fresh machine (Debian or macOS, Python 3.11 or later): `make demo` and `make test`.
+
+PYTHON ?= python3
+DATA := $(abspath $(or $(FAIRBOARD_DATA_DIR),data))
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export DAGSTER_HOME := $(DATA)/dagster
+
+.PHONY: help setup setup-dev demo up down test lint format lock clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: setup ## play a game through the whole system and show what came out
+	fairboard demo
+
+up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard :8501
+	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
+	@echo "API http://127.0.0.1:8080   Dagster http://127.0.0.1:3000   dashboard http://127.0.0.1:8501   Ctrl-C stops all"
+	@exec honcho start
+
+down: ## stop what `make up` left, if it was killed
+	@deploy/stop $(DATA)
+
+test: setup-dev chromium ## every test
+	pytest
+
+lint: setup-dev ## ruff, mypy strict, the rooms' import contracts
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+format: setup-dev ## write the code as ruff wants it
+	ruff check --fix .
+	ruff format .
+
+setup: .venv/run redis-server ## the environment that running needs
+
+setup-dev: .venv/dev redis-server ## and the one that tests need
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fairboard needs Python 3.11 or later; set PYTHON=python3.x" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: requirements.lock pyproject.toml | .venv/bin/python
+	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: requirements-dev.lock .venv/run
+	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# System packages: installed on Debian as root or with sudo, else named.
+.PHONY: redis-server chromium
+redis-server: .venv/run
+	@deploy/system-package "Redis" redis-server "brew install redis" python -c 'from warehouse.embedded_redis import find_server; find_server()'
+
+chromium: .venv/dev
+	@deploy/system-package "Chromium (for the browser tests)" chromium "brew install --cask chromium" python tests/browser.py
+
+lock: .venv/dev ## resolve the dependencies anew
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade --extra dev pyproject.toml -o requirements-dev.lock
+
+clean: down ## remove the data folder (events too!), caches and the environment
+	rm -rf $(DATA) .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
