@@ -12,6 +12,7 @@ Chart = Any  # Altair's fluent methods are untyped
 
 LONG_SPAN_DAYS, MANY_POINTS = 120, 60
 ACCENT, FLAGGED, MUTED = "#1f5f7a", "#c2572b", "#8a97a3"
+JUDGED = {"flagged": FLAGGED, "as usual": ACCENT, "not judged": MUTED}
 HEIGHT = 220
 _DAY_AXIS = alt.Axis(title=None, format="%b %d", labelOverlap=True, tickCount=6)
 _LONG_AXIS = alt.Axis(title=None, labelOverlap=True, tickCount=6)
@@ -36,16 +37,20 @@ def daily_bars(frame: pl.DataFrame, column: str, title: str) -> Chart:
 
 
 def level_bars(frame: pl.DataFrame) -> Chart:
-    """Players by level."""
+    """Players by level, levels that nobody has included."""
+    lowest, highest = int(frame["level"][0]), int(frame["level"][-1])
     return (
         alt.Chart(frame, height=HEIGHT)
         .mark_bar(color=ACCENT)
         .encode(
             x=alt.X(
-                "level:Q", bin=alt.Bin(step=1, maxbins=200), title="Level at the end of the day", axis=alt.Axis(tickMinStep=1)
+                "level:O",
+                title="Level at the end of the day",
+                scale=alt.Scale(domain=list(range(lowest, highest + 1))),
+                axis=alt.Axis(labelAngle=0, labelOverlap=True),
             ),
             y=alt.Y("players:Q", title="Players", axis=alt.Axis(format="~s", tickCount=4)),
-            tooltip=["level:Q", alt.Tooltip("players:Q", format=",")],
+            tooltip=["level:O", alt.Tooltip("players:Q", format=",")],
         )
     )
 
@@ -69,7 +74,7 @@ def xp_line(frame: pl.DataFrame) -> Chart:
 def evidence(events: pl.DataFrame, *, logarithmic: bool) -> Chart:
     """A player's events of a day (ts, delta_xp, activity, z, flagged, low, mid, high) against what is usual for them."""
     scale = alt.Scale(type="log", nice=False) if logarithmic else alt.Scale(zero=False)
-    y = alt.Y("delta_xp:Q", title="XP of the event", scale=scale, axis=alt.Axis(format="~s", tickCount=6))
+    y = alt.Y("delta_xp:Q", title="XP of the event", scale=scale, axis=alt.Axis(format="~s", tickCount=5, grid=not logarithmic))
     x = alt.X("ts:T", title=None, axis=alt.Axis(format="%H:%M", tickCount=8), scale=alt.Scale(padding=12))
     band = events.select("low", "mid", "high").head(1).drop_nulls()
     area = alt.Chart(band).mark_rect(color=ACCENT, opacity=0.1).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
@@ -82,7 +87,7 @@ def evidence(events: pl.DataFrame, *, logarithmic: bool) -> Chart:
             y=y,
             color=alt.Color(
                 "flagged:N",
-                scale=alt.Scale(domain=["flagged", "as usual"], range=[FLAGGED, ACCENT]),
+                scale=alt.Scale(domain=[*JUDGED], range=[*JUDGED.values()]),
                 legend=alt.Legend(title=None, orient="top"),
             ),
             tooltip=[
@@ -99,7 +104,7 @@ def evidence(events: pl.DataFrame, *, logarithmic: bool) -> Chart:
 
 def judgement_line(frame: pl.DataFrame) -> Chart:
     """A rule's z of a player over the days, with its threshold; days without enough data have no point."""
-    base = alt.Chart(frame).encode(x=alt.X("event_date:T", title=None, axis=alt.Axis(labelOverlap=True, tickCount=6)))
+    base = alt.Chart(frame).encode(x=alt.X("event_date:T", axis=_DAY_AXIS))
     points = base.mark_line(point=alt.OverlayMarkDef(size=45, filled=True), color=ACCENT).encode(
         y=alt.Y("z:Q", title="z of the strongest event", axis=alt.Axis(tickCount=5)),
         tooltip=[
@@ -117,7 +122,12 @@ def gaps(frame: pl.DataFrame) -> Chart:
     """Each player's distance in XP to the leader: rows player_id, rank, xp, leader_xp, behind, to_next."""
     order = alt.EncodingSortField("rank")
     base = alt.Chart(frame).encode(
-        y=alt.Y("player_id:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, ticks=False, domain=False))
+        y=alt.Y(
+            "player_id:N",
+            sort=order,
+            title=None,
+            axis=alt.Axis(labelLimit=150, labelFlush=False, labelBound=False, labelOverlap=False, ticks=False, domain=False),
+        )
     )
     x = alt.X("xp:Q", title="XP", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format="~s", tickCount=6))
     rule = base.mark_rule(color=MUTED, opacity=0.5, strokeWidth=1.5).encode(x=x, x2="leader_xp:Q")
@@ -131,5 +141,9 @@ def gaps(frame: pl.DataFrame) -> Chart:
             alt.Tooltip("to_next:Q", title="behind the next", format=","),
         ],
     )
-    text = base.mark_text(align="right", dx=-9, color=MUTED, fontSize=11).encode(x=x, text=alt.Text("gap:N"))
+    text = (
+        base.transform_filter("datum.behind > 0")
+        .mark_text(align="right", dx=-9, color=MUTED, fontSize=11)
+        .encode(x=x, text=alt.Text("gap:Q", format=","))
+    )
     return (rule + dot + text).properties(height=alt.Step(22))

@@ -45,22 +45,22 @@ def _nothing_yet(settings: Settings) -> None:
 
 def choose_day(days: list[date]) -> date:
     """A day, in the URL as `?day=`; the arrows go to the neighbours that have events."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.session_state.setdefault(DAY, days[-1])
-        current = st.session_state[DAY] or days[-1]
-        before, after = bisect_left(days, current), bisect_right(days, current)
-        st.button(
-            "", icon=":material/chevron_left:", key="day_before", help="The day with events before", disabled=before == 0,
-            on_click=_go_to, args=(days[max(before - 1, 0)],),
-        )  # fmt: skip
-        chosen = st.date_input(
-            "Day", min_value=days[0], max_value=days[-1], key=DAY, format="YYYY-MM-DD", width=170, bind="query-params"
-        )
-        st.button(
-            "", icon=":material/chevron_right:", key="day_after", help="The next day with events", disabled=after == len(days),
-            on_click=_go_to, args=(days[min(after, len(days) - 1)],),
-        )  # fmt: skip
-    return chosen if isinstance(chosen, date) else days[-1]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
+        left = st.container(width="content")
+        chosen = st.date_input("Day", days[-1], days[0], days[-1], key=DAY, format="YYYY-MM-DD", width=170, bind="query-params")
+        day = chosen if isinstance(chosen, date) else days[-1]
+        before, after = days[: bisect_left(days, day)], days[bisect_right(days, day) :]
+        with left:
+            _arrow("left", "The day with events before", before[-1:])
+        _arrow("right", "The next day with events", after[:1])
+    return day
+
+
+def _arrow(side: str, text: str, target: list[date]) -> None:
+    """A button that goes to the target's day; a dead one without a target."""
+    st.button(
+        "", icon=f":material/chevron_{side}:", key=f"day_{side}", help=text, disabled=not target, on_click=_go_to, args=target
+    )
 
 
 def _go_to(day: date) -> None:

@@ -11,9 +11,11 @@ import polars as pl
 import pyarrow as pa
 import streamlit as st
 
-from warehouse.tables import Column, Table
+from warehouse.tables import LEADERBOARDS, Column, Table
 
 _LABELS = {"z": "z", "ts": "time", "observed_xp": "strongest event", "baseline_sd": "baseline spread", "delta_xp": "XP"}
+
+_MOVEMENT = next(column for column in LEADERBOARDS.columns if column.name == "movement")
 
 
 def label(name: str) -> str:
@@ -28,6 +30,9 @@ def help_of(column: Column) -> str:
     return f"{column.doc} ({column.unit})" if column.unit else column.doc
 
 
+CHANGE = {"change": st.column_config.TextColumn("Movement", help=help_of(_MOVEMENT), width="small")}
+
+
 def column_config(table: Table, zone: ZoneInfo | None = None) -> dict[str, Any]:
     """Streamlit's configuration of every column of a table."""
     return {column.name: _config(column, zone) for column in table.columns}
@@ -35,7 +40,7 @@ def column_config(table: Table, zone: ZoneInfo | None = None) -> dict[str, Any]:
 
 def _config(column: Column, zone: ZoneInfo | None) -> Any:
     heading, text = label(column.name), help_of(column)
-    if column.name.endswith("ts"):
+    if _is_time(column.name):
         return st.column_config.DatetimeColumn(heading, help=f"{column.doc} ({zone})", format="YYYY-MM-DD HH:mm:ss")
     if pa.types.is_integer(column.type):
         return st.column_config.NumberColumn(heading, help=text, format="localized")
@@ -76,11 +81,29 @@ def grid(
     )
 
 
+def _is_time(name: str) -> bool:
+    return name == "ts" or name.endswith("_ts")
+
+
 def in_zone(frame: pl.DataFrame, zone: ZoneInfo | None) -> pl.DataFrame:
     """Seconds since the epoch as wall time of the deployment."""
-    times = [name for name in frame.columns if name.endswith("ts") and frame[name].dtype == pl.Int64]
+    times = [name for name in frame.columns if _is_time(name) and frame[name].dtype == pl.Int64]
     wall = pl.from_epoch(pl.col(times), time_unit="s").dt.replace_time_zone("UTC")
     return frame.with_columns(wall.dt.convert_time_zone(str(zone or "UTC")).dt.replace_time_zone(None)) if times else frame
+
+
+def arrows(rows: pl.DataFrame) -> pl.DataFrame:
+    """The column `change`: `movement` as a reader says it (▲ 3, ▼ 1, =, new)."""
+    size = pl.col("movement").abs().cast(pl.String)
+    return rows.with_columns(
+        change=pl.when(pl.col("movement").is_null())
+        .then(pl.lit("new"))
+        .when(pl.col("movement") > 0)
+        .then(pl.lit("▲ ") + size)
+        .when(pl.col("movement") < 0)
+        .then(pl.lit("▼ ") + size)
+        .otherwise(pl.lit("="))
+    )
 
 
 def csv(frame: pl.DataFrame) -> bytes:

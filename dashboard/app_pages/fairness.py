@@ -12,6 +12,7 @@ from warehouse.tables import FAIRNESS
 
 VERDICTS = ("flagged", "insufficient data", "clear")
 EVERY_RULE = "every rule"
+EVERYBODY = 2**62
 HISTORY = timedelta(days=89)
 
 
@@ -44,11 +45,8 @@ def show_judged(settings: Settings, day: date, rule: str | None, verdict: str) -
     if rows.is_empty():
         st.write(f"Nobody has the verdict “{verdict}” on {day}.")
         return
-    st.caption(
-        f"The first {queries.TOP} by |z|. Choose a row for the evidence."
-        if verdict == "flagged"
-        else f"The first {queries.TOP}."
-    )
+    cut = f" (the first {queries.TOP}; the file has all)" if rows.height == queries.TOP else ""
+    st.caption(f"{rows.height} row(s), the largest |z| first{cut}. Choose one for the evidence.")
     columns = [
         "player_id",
         "rule",
@@ -59,15 +57,16 @@ def show_judged(settings: Settings, day: date, rule: str | None, verdict: str) -
         "baseline_events",
         "flagged_events",
         "events",
-        "verdict",
     ]
     key = f"judged-{day}-{rule}-{verdict}"
     grids.grid(
         rows, FAIRNESS, columns, name="Judged players", key=key, on_select=lambda: controls.follow_row(rows, key),
-        height=min(420, 40 + 32 * rows.height),
+        height=min(420, 43 + 32 * rows.height),
     )  # fmt: skip
-    full = queries.judged(settings, day, rule, verdict, limit=1_000_000) if rows.height == queries.TOP else rows
-    grids.download("CSV", lambda: grids.csv(full), f"fairness-{day}-{verdict}.csv".replace(" ", "-"), key="judged_csv")
+    grids.download(
+        "CSV", lambda: grids.csv(queries.judged(settings, day, rule, verdict, limit=EVERYBODY)),
+        f"fairness-{day}-{verdict.replace(' ', '-')}.csv", key="judged_csv",
+    )  # fmt: skip
 
 
 def show_player(settings: Settings, player: str, day: date, rule: str | None) -> None:
@@ -94,15 +93,27 @@ def show_evidence(settings: Settings, judgement: dict[str, object], history: pl.
         if scores.height and scores["version"][0] != judgement["rule_version"]:
             st.warning("The rule has changed since this report was made; materialize the day again to compare like with like.")
         left, right = st.columns(2, gap="large")
-        logarithmic = judgement["rule"] == "self_log"
-        left.caption("Events of the day; the band is what the rule takes as usual for this player")
-        left.altair_chart(
-            charts.evidence(against_baseline(scores, settings, logarithmic=logarithmic), logarithmic=logarithmic),
-            alt="Events of the day",
-        )
-        right.caption("Before and on that day")
-        right.altair_chart(charts.judgement_line(history), alt="z over the days")
+        with left:
+            show_events(scores, settings, logarithmic=judgement["rule"] == "self_log")
+        with right:
+            show_history(history)
         show_event_ids(scores, settings, judgement)
+
+
+def show_events(scores: pl.DataFrame, settings: Settings, *, logarithmic: bool) -> None:
+    """The day's events, with the band where there is a baseline."""
+    st.caption("Events of the day; the band is what the rule takes as usual for this player")
+    rows = against_baseline(scores, settings, logarithmic=logarithmic)
+    st.altair_chart(charts.evidence(rows, logarithmic=logarithmic), alt="Events of the day")
+
+
+def show_history(history: pl.DataFrame) -> None:
+    """The rule's z over the days; nothing is drawn where no day could be judged."""
+    st.caption("The rule's z, up to that day")
+    if history["z"].null_count() == history.height:
+        st.write("No day up to this one had enough data to be judged.")
+    else:
+        st.altair_chart(charts.judgement_line(history), alt="z over the days")
 
 
 def sentence(judgement: dict[str, object]) -> str:
@@ -122,7 +133,8 @@ def against_baseline(scores: pl.DataFrame, settings: Settings, *, logarithmic: b
     reach = pl.col("threshold") * pl.col("sd")
     band = {"low": pl.col("mean") - reach, "mid": pl.col("mean"), "high": pl.col("mean") + reach}
     in_xp = {name: edge.exp() if logarithmic else edge for name, edge in band.items()}
-    beyond = pl.when(pl.col("z").abs() > pl.col("threshold")).then(pl.lit("flagged")).otherwise(pl.lit("as usual"))
+    judged = pl.when(pl.col("z").abs() > pl.col("threshold")).then(pl.lit("flagged")).otherwise(pl.lit("as usual"))
+    beyond = pl.when(pl.col("z").is_null()).then(pl.lit("not judged")).otherwise(judged)
     return grids.in_zone(scores.with_columns(**in_xp, flagged=beyond), settings.zone)
 
 

@@ -31,20 +31,6 @@ def choose_board(found: list[queries.Board]) -> queries.Board | None:
     return boards[0] if boards else None
 
 
-def arrows(rows: pl.DataFrame) -> pl.DataFrame:
-    """`movement` as a reader says it: ▲ 3, ▼ 1, =, new."""
-    size = pl.col("movement").abs().cast(pl.String)
-    return rows.with_columns(
-        change=pl.when(pl.col("movement").is_null())
-        .then(pl.lit("new"))
-        .when(pl.col("movement") > 0)
-        .then(pl.lit("▲ ") + size)
-        .when(pl.col("movement") < 0)
-        .then(pl.lit("▼ ") + size)
-        .otherwise(pl.lit("="))
-    )
-
-
 def show_figures(figures: dict[str, object]) -> None:
     """The board in figures."""
     cells = st.columns(4)
@@ -58,21 +44,19 @@ def show_figures(figures: dict[str, object]) -> None:
 
 def show_rows(rows: pl.DataFrame, settings: Settings, key: str) -> None:
     """Rows of a board."""
-    movement = next(column for column in LEADERBOARDS.columns if column.name == "movement")
-    extra = {"change": st.column_config.TextColumn("Movement", help=grids.help_of(movement), width="small")}
     columns = ["rank", "player_id", "xp", "change", "boss_kills", "reached_ts"]
     grids.grid(
-        arrows(rows), LEADERBOARDS, columns, zone=settings.zone, name="Leaderboard", key=key, extra=extra,
-        height=min(620, 40 + 32 * rows.height),
+        grids.arrows(rows), LEADERBOARDS, columns, zone=settings.zone, name="Leaderboard", key=key, extra=grids.CHANGE,
+        height=min(620, 43 + 32 * rows.height),
     )  # fmt: skip
 
 
 def show_gaps(rows: pl.DataFrame) -> None:
     """How far the first are apart."""
     top = rows.head(GAPS).with_columns(leader_xp=pl.col("xp").first())
-    top = top.with_columns(behind=pl.col("leader_xp") - pl.col("xp"), to_next=pl.col("xp").shift(1) - pl.col("xp"))
-    label = pl.when(pl.col("behind") > 0).then(pl.format("-{}", pl.col("behind"))).otherwise(pl.lit(""))
-    st.altair_chart(charts.gaps(top.with_columns(gap=label)), alt="Gaps to the leader")
+    gap = pl.col("xp") - pl.col("leader_xp")
+    top = top.with_columns(gap=gap, behind=-gap, to_next=pl.col("xp").shift(1) - pl.col("xp"))
+    st.altair_chart(charts.gaps(top), alt="Gaps to the leader")
 
 
 settings = controls.open_page("Leaderboards", "Equal XP is ordered by who reached it first, then by player id.")

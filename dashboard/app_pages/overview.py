@@ -22,7 +22,14 @@ def show_figures(settings: Settings, day: date, before: pl.DataFrame) -> None:
     for cell, name, text in zip(cells[1:4], ("players", "events", "xp"), ("Players", "Events", "XP won"), strict=True):
         change = today[name] - earlier[0][name] if earlier else None
         cell.metric(
-            text, today[name], change, format="localized", border=True, height="stretch", delta_description="to the day before"
+            text,
+            today[name],
+            change,
+            format="localized",
+            border=True,
+            height="stretch",
+            delta_color="off",
+            delta_description="to the day before",
         )
     cells[4].metric(
         "Flags of that day", flagged, border=True, height="stretch", help="Rows of the fairness report with verdict `flagged`."
@@ -47,6 +54,8 @@ def show_flagged(settings: Settings, day: date) -> None:
     rows = queries.judged(settings, day, None, "flagged", limit=5)
     if rows.is_empty():
         st.write("Nothing was flagged.")
+        unjudged = max(queries.verdicts(settings, day)["insufficient"].to_list(), default=0)
+        st.caption(f"{unjudged:,} player(s) had too short a history to be judged: that is not the same as clean.")
         return
     grids.grid(rows, FAIRNESS, ["player_id", "rule", "z", "observed_xp", "flagged_events"], name="Flagged players")
     st.page_link("app_pages/fairness.py", label="See the evidence", icon=":material/balance:", query_params={"day": str(day)})
@@ -60,7 +69,8 @@ def show_leaders(settings: Settings, day: date) -> None:
         st.write("That day has no daily board: it is in no season, or the boards are not computed yet.")
         return
     rows = queries.ranks(settings, board, 1, 5)
-    grids.grid(rows, LEADERBOARDS, ["rank", "player_id", "xp", "boss_kills", "movement"], name="Top five")
+    columns = ["rank", "player_id", "xp", "change", "boss_kills"]
+    grids.grid(grids.arrows(rows), LEADERBOARDS, columns, name="Top five", extra=grids.CHANGE)
     st.page_link("app_pages/leaderboards.py", label="See every board", icon=":material/leaderboard:")
 
 

@@ -75,6 +75,7 @@ with reference:
     st.subheader("Tables")
     show_tables()
 with editor:
+    st.html("<style>textarea { font-family: 'Source Code Pro', monospace !important; font-size: 0.875rem !important; }</style>")
     st.pills("Examples", list(EXAMPLES), key="example", on_change=take_example)
     with st.form("query", border=False):
         sql = st.text_area("Query", next(iter(EXAMPLES.values())), height=210, key="q", bind="query-params")
