@@ -1,0 +1,171 @@
+"""The pages' logic without a browser: filters, links, what is said where there is nothing."""
+
+# ruff: noqa: F401, F811 (a fixture is found by its name, wherever it is imported from)
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+import streamlit as st
+from dashboard_fixtures import (
+    CHEATER,
+    DAYS,
+    HOSTILE,
+    LAST_DAY,
+    LEADER,
+    NEWCOMER,
+    QUIET_DAY,
+    ROOT,
+    build_lake,
+    event,
+    game_lake,
+)
+from streamlit.testing.v1 import AppTest
+
+from dashboard import controls, grids, queries
+from warehouse.calendar import Days
+from warehouse.engine import Engine
+from warehouse.folds import fold
+from warehouse.imports import import_file
+from warehouse.settings import Settings
+from warehouse.tables import TABLES
+
+PAGES = ("overview", "progression", "fairness", "leaderboards", "sql")
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch):
+    def run(settings: Settings, name: str, **parameters: str) -> AppTest:
+        monkeypatch.setenv("FAIRBOARD_DATA_DIR", str(settings.data_dir))
+        app = AppTest.from_file(ROOT / "dashboard/app.py", default_timeout=30).run()
+        for key, value in parameters.items():
+            app.query_params[key] = value
+        app.switch_page(f"app_pages/{name}.py").run()
+        assert not app.exception
+        assert not app.error
+        return app
+
+    return run
+
+
+def judged(app: AppTest):
+    return next(element.value for element in app.dataframe if "baseline_mean" in element.value)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens(open_page, game_lake: Settings, name: str):
+    open_page(game_lake, name)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_with_one_player_and_one_event(open_page, tmp_path: Path, name: str):
+    open_page(build_lake(tmp_path, [event("alone", 0, 0, 5)]), name, player="alone")
+
+
+@pytest.mark.parametrize("name", PAGES[:-1])
+def test_landed_but_not_computed_says_which_days_to_materialize(open_page, tmp_path: Path, name: str):
+    settings = Settings(_env_file=None, data_dir=tmp_path)
+    file = tmp_path / "one.ndjson"
+    file.write_text(json.dumps(event("early", 0, 0, 5)))
+    with Engine(settings) as engine:
+        import_file(engine.lake, engine.calendar, file)
+    app = open_page(settings, name)
+    assert "fairboard materialize --from 2026-03-02 --to 2026-03-02" in [code.value for code in app.code]
+
+
+def test_the_rule_filters_the_report(open_page, game_lake: Settings):
+    app = open_page(game_lake, "fairness")
+    assert set(judged(app)["rule"]) == {"self", "self_log"}
+    app.selectbox(key="rule").set_value("self_log").run()
+    assert list(judged(app)["rule"]) == ["self_log"]
+    assert list(judged(app)["player_id"]) == [CHEATER]
+
+
+def test_too_little_data_is_shown_as_such_and_not_as_clear(open_page, game_lake: Settings):
+    everybody = open_page(game_lake, "fairness", verdict="insufficient data")
+    assert NEWCOMER in list(judged(everybody)["player_id"])
+    assert NEWCOMER not in list(judged(open_page(game_lake, "fairness", verdict="clear"))["player_id"])
+    one = open_page(game_lake, "fairness", player=NEWCOMER)
+    assert any("insufficient data: 0 events in the baseline" in text.value for text in one.markdown)
+
+
+@pytest.mark.parametrize(
+    ("window", "start", "xp"), [("daily", LAST_DAY, 2700), ("weekly", date(2026, 3, 9), 5 * 2700), ("alltime", None, 11 * 2700)]
+)
+def test_the_window_chooses_the_board(open_page, game_lake: Settings, window: str, start: date | None, xp: int):
+    app = open_page(game_lake, "leaderboards", window=window)
+    board = app.dataframe[0].value
+    assert (board["player_id"][0], board["xp"][0]) == (LEADER, xp)
+    assert start is None or app.selectbox(key="start").value == start
+
+
+def test_a_board_shows_the_neighbours_of_the_player_in_the_url(open_page, game_lake: Settings):
+    app = open_page(game_lake, "leaderboards", player=NEWCOMER)
+    assert NEWCOMER in list(app.dataframe[1].value["player_id"])
+
+
+def test_a_day_without_events_says_so_and_the_arrows_lead_out(open_page, game_lake: Settings):
+    app = open_page(game_lake, "progression", day=str(QUIET_DAY))
+    assert f"No events on {QUIET_DAY}" in app.info[0].value
+    app.button(key="day_right").click().run()
+    assert app.date_input(key="day").value == QUIET_DAY + timedelta(days=1)
+    assert not app.info
+
+
+def test_a_part_of_an_id_offers_who_has_it(open_page, game_lake: Settings):
+    app = open_page(game_lake, "progression", player="MALL")
+    app.button(key=f"similar-{CHEATER}").click().run()
+    assert app.text_input(key="player").value == CHEATER
+    assert app.query_params["player"] == CHEATER
+
+
+def test_a_new_day_is_shown_once_it_lies_there(tmp_path: Path):
+    settings = build_lake(tmp_path, [event("ada", 0, 0, 5)])
+    span = Days(DAYS[0], LAST_DAY)
+    assert queries.daily_totals(settings, span)["xp"].to_list() == [5]
+    file = tmp_path / "later.ndjson"
+    file.write_text(json.dumps(event("ada", 0, 1, 7)))
+    with Engine(settings) as engine:
+        import_file(engine.lake, engine.calendar, file)
+        st.cache_resource.clear()
+        assert queries.waiting_days(settings) == [DAYS[0]]
+        fold(engine, "player_days", Days(DAYS[0], DAYS[0]))
+    st.cache_resource.clear()
+    assert queries.daily_totals(settings, span)["xp"].to_list() == [12]
+    assert queries.waiting_days(settings) == []
+
+
+def test_settings_that_contradict_the_lake_are_a_message(open_page, game_lake: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAIRBOARD_DATA_DIR", str(game_lake.data_dir))
+    monkeypatch.setenv("FAIRBOARD_TIMEZONE", "Europe/Berlin")
+    st.cache_resource.clear()
+    app = AppTest.from_file(ROOT / "dashboard/app.py", default_timeout=30).run()
+    assert not app.exception
+    assert "ends its days in UTC" in app.code[0].value
+
+
+def test_help_texts_are_the_contracts():
+    for table in TABLES.values():
+        config = grids.column_config(table)
+        for column in table.columns:
+            assert column.doc in config[column.name]["help"]
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"), [("xp_to_next", "XP to next"), ("player_id", "Player id"), ("reached_ts", "Reached"), ("z", "z")]
+)
+def test_column_headings(name: str, heading: str):
+    assert grids.label(name) == heading
+
+
+def test_untrusted_text_keeps_no_sign_that_markdown_reads():
+    text = controls.as_text(HOSTILE)
+    assert text.replace("\\", "") == HOSTILE
+    assert all(text[at - 1] == "\\" for at, sign in enumerate(text) if sign in "<>*[]():$`!_#~|&")
+
+
+def test_a_csv_holds_lists_as_words():
+    frame = pl.DataFrame({"player_id": ["a"], "evidence": [["e1", "e2"]]})
+    assert grids.csv(frame) == b"player_id,evidence\na,e1 e2\n"
