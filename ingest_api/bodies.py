@@ -12,7 +12,7 @@ import zstandard
 
 from ingest_api.problems import Problem
 from warehouse.errors import EventError
-from warehouse.events import Event, batch_decoder, check_time, decode_event, event_decoder, refusal
+from warehouse.events import Event, check_time, decode_event, decode_events, refusal
 
 MAX_EVENTS = 5_000
 MAX_RAW_BYTES = 4 * 1024 * 1024
@@ -83,8 +83,8 @@ def check_batch(body: bytes, received_ms: int) -> Checked:
     """
     form = "array" if body[:64].lstrip()[:1] == b"[" else "lines"
     try:
-        events = batch_decoder.decode(body) if form == "array" else event_decoder.decode_lines(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        events = decode_events(body, lines=form == "lines")
+    except EventError:
         return _check_each(form, body, received_ms)
     if len(events) > MAX_EVENTS:
         raise _too_many(len(events))

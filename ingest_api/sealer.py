@@ -23,7 +23,7 @@ from ingest_api.bodies import cut, unpack
 from ingest_api.ids import event_id
 from ingest_api.journal import READY, Entry, Refusal, Slot, journal_dir, recover, set_aside
 from ingest_api.logs import configure_logs
-from warehouse.events import EventRows, decode_any, event_decoder
+from warehouse.events import EventRows, decode_any, decode_event
 from warehouse.lake import Lake
 from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
@@ -109,7 +109,7 @@ def _unfold(entry: Entry, rows: EventRows, refused: list[tuple[Refusal, bytes]],
         first = seen.setdefault(name, raw)
         if first is raw:
             rows.append(event, name, entry.received_ms, entry.key_id)
-        elif event_decoder.decode(first) != event_decoder.decode(raw):
+        elif decode_event(first) != decode_event(raw):
             reason = "this id came before with other content; the first one stays"
             refusal = Refusal(entry.received_ms, entry.key_id, entry.request_id, position, "eventId", reason, name, raw)
             refused.append((refusal, raw))

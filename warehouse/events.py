@@ -4,6 +4,8 @@ The ingest service, the sealer and `fairboard import` all decode through here.
 What does not belong here: HTTP, signatures, files.
 """
 
+import math
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo
@@ -22,9 +24,10 @@ _MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138; as mil
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-# \Z, not $: a regular expression's $ also matches before a trailing newline.
-Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[^\x00-\x1f\x7f-\x9f]+\Z")]
-Text = Annotated[str, Meta(max_length=1024, pattern=r"\A[^\x00]*\Z")]
+# What characters they may not hold is checked by `_check_characters`, and only where a body can hold one: as `Meta(pattern=…)`
+# it cost five sixths of the decoding (0.4 instead of 2.7 million events a second). The schema says it all the same.
+Id = Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$"})]
+Text = Annotated[str, Meta(max_length=1024, extra_json_schema={"pattern": r"^[^\u0000]*$"})]
 
 
 class ProgressionPayload(Struct, frozen=True, gc=False):
@@ -85,9 +88,11 @@ class DropClaimed(Struct, frozen=True, gc=False, tag="drop_claimed", tag_field="
 
 Event = Progression | BossKill | DropClaimed
 
-event_decoder = msgspec.json.Decoder(Event)
-batch_decoder = msgspec.json.Decoder(list[Event])
-_any_decoder = msgspec.json.Decoder()
+_event_decoder = msgspec.json.Decoder(Event)
+_batch_decoder = msgspec.json.Decoder(list[Event])
+_CONTROLS, _NUL = re.compile(r"[\x00-\x1f\x7f-\x9f]"), re.compile(r"\x00")
+_FORBIDDEN = dict.fromkeys(("playerId", "eventId", "bossId", "itemId"), _CONTROLS)
+_FORBIDDEN |= dict.fromkeys(("activity", "difficulty", "rarity"), _NUL)
 
 
 def refusal(error: Exception) -> EventError:
@@ -98,9 +103,7 @@ def refusal(error: Exception) -> EventError:
         if reason.startswith("Object missing required field `"):
             name = reason.split("`")[1]
             return EventError(f"{field}.{name}" if field else name, "required, and missing")
-        if "matching regex" in reason:
-            reason = "holds control characters, or is empty"
-        elif reason.startswith("Invalid value ") and field == "type":
+        if reason.startswith("Invalid value ") and field == "type":
             reason += "; known types: progression, boss_kill, drop_claimed"
         elif reason == "Expected `int`, got `float`":
             reason = "a whole number belongs here, this has a fraction or an exponent"
@@ -118,11 +121,43 @@ def decode_event(body: bytes | msgspec.Raw) -> Event:
     Raises:
         EventError: it breaks the contract; `field` says where.
     """
+    body = bytes(body)
     try:
-        event: Event = event_decoder.decode(body)
+        event: Event = _event_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal(error) from None
+    if _may_hold_controls(body):
+        _check_characters(event)
     return event
+
+
+def decode_events(body: bytes, *, lines: bool) -> list[Event]:
+    """Decode a JSON array of events, or with `lines` one per line, their times unchecked.
+
+    Raises:
+        EventError: one of them breaks the contract; `field` says where in it, not which one it was.
+    """
+    try:
+        events: list[Event] = _event_decoder.decode_lines(body) if lines else _batch_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal(error) from None
+    if _may_hold_controls(body):
+        for event in events:
+            _check_characters(event)
+    return events
+
+
+def _may_hold_controls(body: bytes) -> bool:
+    """A raw control character below 0x20 is no JSON: others come as DEL, by an escape, or beyond ASCII."""
+    return b"\\" in body or b"\x7f" in body or not body.isascii()
+
+
+def _check_characters(event: Event) -> None:
+    for owner, prefix in ((event, ""), (event.payload, "payload.")):
+        for name in owner.__struct_fields__:
+            value = getattr(owner, name)
+            if isinstance(value, str) and _FORBIDDEN[name].search(value):
+                raise EventError(prefix + name, "holds control characters")
 
 
 def check_time(ts: int, received_ms: int) -> None:
@@ -211,5 +246,16 @@ class EventRows:
 
 
 def decode_any(body: bytes | msgspec.Raw) -> Any:
-    """Decode JSON that `decode_event` has accepted, unknown fields included."""
+    """Decode JSON that `decode_event` has accepted, unknown fields included.
+
+    A number too large for a float is kept as the text it was: `decode_event` accepts it where the contract has no field.
+    """
     return _any_decoder.decode(body)
+
+
+def _number(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+_any_decoder = msgspec.json.Decoder(float_hook=_number)
