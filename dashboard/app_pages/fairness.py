@@ -13,6 +13,7 @@ from warehouse.tables import FAIRNESS
 VERDICTS = ("flagged", "insufficient data", "clear")
 EVERY_RULE = "every rule"
 EVERYBODY = 2**62
+SHOWN_ROWS = 12
 HISTORY = timedelta(days=89)
 
 
@@ -61,7 +62,7 @@ def show_judged(settings: Settings, day: date, rule: str | None, verdict: str) -
     key = f"judged-{day}-{rule}-{verdict}"
     grids.grid(
         rows, FAIRNESS, columns, name="Judged players", key=key, on_select=lambda: controls.follow_row(rows, key),
-        height=min(420, 43 + 32 * rows.height),
+        height=420 if rows.height > SHOWN_ROWS else None,
     )  # fmt: skip
     grids.download(
         "CSV", lambda: grids.csv(queries.judged(settings, day, rule, verdict, limit=EVERYBODY)),

@@ -13,6 +13,7 @@ from warehouse.tables import LEADERBOARDS
 KINDS = [str(kind) for kind in WindowKind]
 GAPS = 20
 AROUND = 3
+SHOWN_ROWS = 18
 
 
 def choose_board(found: list[queries.Board]) -> queries.Board | None:
@@ -47,7 +48,7 @@ def show_rows(rows: pl.DataFrame, settings: Settings, key: str) -> None:
     columns = ["rank", "player_id", "xp", "change", "boss_kills", "reached_ts"]
     grids.grid(
         grids.arrows(rows), LEADERBOARDS, columns, zone=settings.zone, name="Leaderboard", key=key, extra=grids.CHANGE,
-        height=min(620, 43 + 32 * rows.height),
+        height=620 if rows.height > SHOWN_ROWS else None,
     )  # fmt: skip
 
 

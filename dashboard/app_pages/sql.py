@@ -34,13 +34,13 @@ def show_tables() -> None:
     for table in TABLES.values():
         with st.expander(table.name):
             st.caption(f"{table.doc} One row per {table.grain}.")
-            st.dataframe(described(table), hide_index=True, row_height=30, alt=f"Columns of {table.name}")
+            st.markdown(described(table))
     st.caption("And `levels`, `rewards`, `fairness_rules`: the game's own files.")
 
 
-def described(table: Table) -> pl.DataFrame:
-    """A table's columns as rows."""
-    return pl.DataFrame([{"column": c.name, "type": c.sql_type, "what": grids.help_of(c)} for c in table.columns])
+def described(table: Table) -> str:
+    """A table's columns as a Markdown list."""
+    return "\n".join(f"- `{column.name}` :gray[{column.sql_type}] {grids.help_of(column)}" for column in table.columns)
 
 
 def ask(settings: Settings, sql: str) -> None:
