@@ -163,3 +163,8 @@ def rows(page: Page, name: str) -> list[list[str]]:
     grid = page.get_by_role("region", name=name, exact=True)
     expect(grid.locator("tbody tr").first).to_be_attached()
     return [row.locator("td").all_text_contents() for row in grid.locator("tbody tr").all()]
+
+
+def choose_first_row(page: Page, name: str) -> None:
+    """Tick the box of the first row: it is drawn on a canvas, below a heading of some 36 pixels."""
+    page.get_by_role("region", name=name, exact=True).click(position={"x": 18, "y": 52})

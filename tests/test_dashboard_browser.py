@@ -15,6 +15,7 @@ from dashboard_fixtures import (
     LEADER_XP,
     QUIET_DAY,
     browser,
+    choose_first_row,
     dashboard,
     game_lake,
     page,
@@ -41,8 +42,8 @@ def test_progression_shows_a_player_who_is_chosen_in_the_grid(page: Page, dashbo
     visit(page, f"{dashboard}/progression", "Progression")
     gains = rows(page, "Biggest gains")
     assert gains[0][:2] == [LEADER, str(LEADER_XP)]
-    page.get_by_role("textbox", name="Player").fill(LEADER)
-    page.keyboard.press("Enter")
+    choose_first_row(page, "Biggest gains")
+    expect(page.get_by_role("textbox", name="Player")).to_have_value(LEADER)
     expect(page.get_by_test_id("stMetric").filter(has_text="Last played")).to_contain_text(str(LAST_DAY))
     expect(page).to_have_url(re.compile(f"player={LEADER}"))
 
