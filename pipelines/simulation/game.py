@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pipelines.simulation.arrays import Codes, Flags, Floats, Ints
+from pipelines.simulation.arrays import Codes, Flags, Ints
 from pipelines.simulation.cheats import NAMES, Cheaters, draw_cheaters, plan_cheats
 from pipelines.simulation.play import (
     ACTIVITIES,
@@ -33,6 +33,8 @@ from warehouse.lake import Lake
 from warehouse.tables import EVENTS
 
 KEY_ID = "simulation"
+BATCH_S = 5
+_LONGEST_DAY_S = 26 * 3600  # no clock change adds more than an hour or two
 PART_EVENTS = 1_000_000  # a part is made in memory at once; this many events take about 0.5 GB on the way
 _PEOPLE, _CHEATERS, _HONEST, _CHEATING, _ARRIVAL = range(5)  # streams of random numbers that do not disturb each other
 
@@ -52,8 +54,8 @@ class Simulation:
         self._until = until
         self._players = draw_players(scenario, self._random(_PEOPLE))
         self._cheaters = draw_cheaters(scenario, self._players, self._random(_CHEATERS))
-        width = max(5, len(str(scenario.players - 1)))
-        self._names = _numbered("player_", np.arange(scenario.players), width)
+        self._digits = max(5, len(str(scenario.players - 1)))
+        self._names = _numbered("player_", (np.arange(scenario.players), self._digits))
 
     @property
     def truth(self) -> pa.Table:
@@ -88,8 +90,7 @@ class Simulation:
         if self._until is not None and day == self.scenario.days.last:
             share = min(1.0, (self._until - midnight) / day_s)
         played = self._played(index, part, first, stop, day_s)
-        rng = self._random(_ARRIVAL, index, part)
-        return self._table(played, f"sim-{self.scenario.seed}-{index}-{part}-", midnight, share, rng)
+        return self._table(played, index, midnight, share)
 
     def _played(self, index: int, part: int, first: int, stop: int, day_s: int) -> Played:
         """What players `first` to `stop` do on day number `index`; of those who cheat, that instead of the honest."""
@@ -109,17 +110,18 @@ class Simulation:
         here = np.flatnonzero((every.player >= first) & (every.player < stop) & (every.start <= index))
         return every.take(here)
 
-    def _table(self, played: Played, prefix: str, midnight: int, share: float, rng: np.random.Generator) -> pa.Table:
-        ts = midnight + np.floor(played.second * share).astype(np.int64)
+    def _table(self, played: Played, index: int, midnight: int, share: float) -> pa.Table:
+        second = np.floor(played.second * share).astype(np.int64)
         gains, kills, drops = (played.type == kind for kind in (PROGRESSION, BOSS_KILL, DROP_CLAIMED))
         fights = kills | drops
+        n = len(second)
         columns = {
-            "event_id": _ids(prefix, played.second),
+            "event_id": self._ids(played.player, index),
             "type": _names(TYPES, played.type),
             "player_id": self._names.take(played.player),
-            "ts": pa.array(ts),
-            "received_ms": pa.array(ts * 1000 + rng.integers(20, 900, len(ts))),
-            "key_id": pa.repeat(KEY_ID, len(ts)),
+            "ts": pa.array(midnight + second),
+            "received_ms": pa.array(midnight * 1000 + self._arrivals(index)[second // BATCH_S]),
+            "key_id": pa.repeat(KEY_ID, n),
             "delta_xp": pa.array(played.xp, mask=~gains),
             "activity": _names(ACTIVITIES, played.activity, gains),
             "boss_id": _names(BOSSES, played.boss, fights),
@@ -128,10 +130,25 @@ class Simulation:
             "difficulty": _names(DIFFICULTIES, played.difficulty, kills),
             "item_id": _names(ITEMS, played.boss * len(RARITIES) + played.rarity, drops),
             "rarity": _names(RARITIES, played.rarity, drops),
-            "quantity": pa.array(np.ones(len(ts), np.int64), mask=~drops),
-            "extra": pa.nulls(len(ts), pa.string()),
+            "quantity": pa.array(np.ones(n, np.int64), mask=~drops),
+            "extra": pa.nulls(n, pa.string()),
         }
         return pa.table(columns, schema=EVENTS.file_schema)
+
+    def _ids(self, player: Ints, index: int) -> pa.StringArray:
+        """`sim-{seed}-{day}-{player}-{number}`: each player's client numbers its own events of the day."""
+        first = np.flatnonzero(np.diff(player, prepend=-1))
+        counts = np.diff(first, append=len(player))
+        number = np.arange(len(player)) - np.repeat(first, counts)
+        digits = max(4, len(str(counts.max(initial=0))))
+        return _numbered(f"sim-{self.scenario.seed}-{index}-", (player, self._digits), (number, digits))
+
+    def _arrivals(self, index: int) -> Ints:
+        """When the day's batches arrive, in ms of the day: the game's servers send one every few seconds."""
+        batches = _LONGEST_DAY_S // BATCH_S
+        late = self._random(_ARRIVAL, index).integers(20, 400, batches)
+        arrivals: Ints = np.arange(1, batches + 1) * BATCH_S * 1000 + late
+        return arrivals
 
     def _random(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng([self.scenario.seed, *stream])
@@ -150,52 +167,36 @@ def _names(names: tuple[str, ...], codes: Codes, where: Flags | None = None) -> 
     return pa.array(names, pa.string()).take(indices)
 
 
-def _ids(prefix: str, second: Floats) -> pa.StringArray:
-    """One id per event, numbered as they happened: like a game server's counter, and so in no order beside the players."""
-    n = len(second)
-    number = np.empty(n, np.int64)
-    number[np.argsort(second.astype(np.int64), kind="stable")] = np.arange(n)
-    return _numbered(prefix, number, max(6, len(str(n))))
-
-
-def _numbered(prefix: str, numbers: Ints, digits: int) -> pa.StringArray:
-    """The prefix with each number behind it, zero-padded: as bytes, because a million f-strings take half a second."""
-    text = np.empty((len(numbers), len(prefix) + digits), np.uint8)
-    text[:, : len(prefix)] = np.frombuffer(prefix.encode(), np.uint8)
-    for place in range(digits):
-        numbers, digit = np.divmod(numbers, 10)
-        text[:, -1 - place] = digit + ord("0")
-    offsets = np.arange(len(text) + 1, dtype=np.int32) * text.shape[1]
+def _numbered(prefix: str, *numbers: tuple[Ints, int]) -> pa.StringArray:
+    """The prefix and numbers of so many digits, joined by `-`: as bytes, because a million f-strings take half a second."""
+    pattern = (prefix + "-".join("0" * digits for _, digits in numbers)).encode()
+    text = np.tile(np.frombuffer(pattern, np.uint8), (len(numbers[0][0]), 1))
+    end = len(prefix) - 1
+    for values, digits in numbers:
+        rest, end = values, end + 1 + digits
+        for place in range(end - 1, end - 1 - digits, -1):
+            rest, digit = np.divmod(rest, 10)
+            text[:, place] += digit.astype(np.uint8)
+    offsets = np.arange(len(text) + 1, dtype=np.int32) * len(pattern)
     return pa.StringArray.from_buffers(len(text), pa.py_buffer(offsets.data), pa.py_buffer(text.data))
 
 
 _PAYLOADS = {
-    "progression": (("deltaXp", "delta_xp"), ("activity", "activity")),
-    "boss_kill": (
-        ("bossId", "boss_id"),
-        ("durationMs", "duration_ms"),
-        ("partySize", "party_size"),
-        ("difficulty", "difficulty"),
-    ),
-    "drop_claimed": (("itemId", "item_id"), ("rarity", "rarity"), ("bossId", "boss_id"), ("quantity", "quantity")),
+    "progression": {"deltaXp": "delta_xp", "activity": "activity"},
+    "boss_kill": {"bossId": "boss_id", "durationMs": "duration_ms", "partySize": "party_size", "difficulty": "difficulty"},
+    "drop_claimed": {"itemId": "item_id", "rarity": "rarity", "bossId": "boss_id", "quantity": "quantity"},
 }
 
 
 def wire(rows: pa.Table) -> Iterator[bytes]:
     """The same events as wire JSON, in the order of `rows`: lines of NDJSON, or bodies of POST /events."""
     encode = msgspec.json.Encoder().encode
-    for batch in rows.to_batches(max_chunksize=50_000):
-        for row in batch.to_pylist():
-            payload = {name: row[column] for name, column in _PAYLOADS[row["type"]]}
-            yield encode(
-                {
-                    "eventId": row["event_id"],
-                    "type": row["type"],
-                    "playerId": row["player_id"],
-                    "ts": row["ts"],
-                    "payload": payload,
-                }
-            )
+    columns = ["event_id", "type", "player_id", "ts", *{column for names in _PAYLOADS.values() for column in names.values()}]
+    places = {kind: [(name, columns.index(column)) for name, column in names.items()] for kind, names in _PAYLOADS.items()}
+    for batch in rows.select(columns).to_batches(max_chunksize=50_000):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            payload = {name: row[place] for name, place in places[row[1]]}
+            yield encode({"eventId": row[0], "type": row[1], "playerId": row[2], "ts": row[3], "payload": payload})
 
 
 def land(lake: Lake, simulation: Simulation, day: date) -> int:
