@@ -8,10 +8,11 @@ import fcntl
 import os
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,11 @@ def seal_once(settings: Settings) -> int:
         return sum(_seal(lake, settings, path) for path in sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name))
 
 
-def run(settings: Settings) -> None:
-    """Seal until SIGTERM or SIGINT, then once more; stop likewise when the parent is gone."""
+def run(settings: Settings, parent: int) -> None:
+    """Seal until SIGTERM or SIGINT, then once more; stop likewise when the parent (a process id) is gone."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    parent = os.getppid()
     while not stop.wait(_PAUSE_S) and os.getppid() == parent:
         seal_once(settings)
     seal_once(settings)
@@ -81,9 +81,10 @@ def _seal(lake: Lake, settings: Settings, path: Path) -> int:
     seen: dict[str, bytes] = {}
     for entry in entries:
         _unfold(entry, rows, refused, seen)
-    for day, part in rows.by_day(settings.zone):
-        lake.write(EVENTS, part, {"event_date": day}, name=f"{path.stem}.parquet")
-    _write_rejects(lake, settings, refused, path.stem)
+    name = f"{path.stem}.parquet"
+    staged = [lake.stage(EVENTS, part, {"event_date": day}, name) for day, part in rows.by_day(settings.zone)]
+    staged += [lake.stage(REJECTS, part, {"event_date": day}, name) for day, part in _reject_days(settings, refused)]
+    lake.commit(staged)
     path.unlink()
     log.debug("segment.sealed", segment=path.stem, events=len(rows), refused=len(refused))
     return len(rows) + len(refused)
@@ -115,18 +116,17 @@ def _unfold(entry: Entry, rows: EventRows, refused: list[tuple[Refusal, bytes]],
             refused.append((refusal, raw))
 
 
-def _write_rejects(lake: Lake, settings: Settings, refused: list[tuple[Refusal, bytes]], name: str) -> None:
-    by_day: dict[Any, list[dict[str, Any]]] = {}
+def _reject_days(settings: Settings, refused: list[tuple[Refusal, bytes]]) -> Iterator[tuple[date, pa.Table]]:
+    """The refused events per day of arrival."""
+    days: dict[date, list[dict[str, Any]]] = {}
     for refusal, body in refused:
         day = datetime.fromtimestamp(refusal.received_ms / 1000, UTC).astimezone(settings.zone).date()
-        row = refusal._asdict() | {"body": body.decode(errors="backslashreplace")}
-        by_day.setdefault(day, []).append(row)
-    for day, found in by_day.items():
-        table = pa.Table.from_pylist(found, schema=REJECTS.file_schema)
-        lake.write(REJECTS, table, {"event_date": day}, name=f"{name}.parquet")
+        days.setdefault(day, []).append(refusal._asdict() | {"body": body.decode(errors="backslashreplace")})
+    for day, rows in days.items():
+        yield day, pa.Table.from_pylist(rows, schema=REJECTS.file_schema)
 
 
 if __name__ == "__main__":
     configured = load_settings()
     configure_logs(configured)
-    run(configured)
+    run(configured, parent=int(sys.argv[1]))

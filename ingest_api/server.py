@@ -90,7 +90,7 @@ class _Child:
     def _start(self) -> None:
         self._started_at = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-            [sys.executable, "-m", *self._arguments], env=self._environment, start_new_session=True
+            [sys.executable, "-m", *self._arguments, str(os.getpid())], env=self._environment, start_new_session=True
         )
 
 

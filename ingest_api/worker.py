@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 class Worker:
     """Everything that one worker holds."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, parent: int) -> None:
         root = journal_dir(settings)
         self._loop = loop
         self._slot = Slot.claim(root)
@@ -57,7 +57,7 @@ class Worker:
         )
         self._app = App(settings, self._intake, self._group, self._link, self._pressure, self._metrics)
         self._stopping = asyncio.Event()
-        self._parent = os.getppid()
+        self._parent = parent
 
     async def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT, or until the parent is gone; then answer what has begun and hand everything over."""
@@ -114,8 +114,8 @@ class Worker:
             log.error("keys.unreadable", reason=str(error), kept="the keys as they were")  # noqa: TRY400 - no stack needed
 
 
-async def _main(settings: Settings, host: str, port: int) -> None:
-    await Worker(settings, asyncio.get_running_loop()).run(host, port)
+async def _main(settings: Settings, host: str, port: int, parent: int) -> None:
+    await Worker(settings, asyncio.get_running_loop(), parent).run(host, port)
 
 
 def _allow_many_connections() -> None:
@@ -128,4 +128,5 @@ if __name__ == "__main__":
     configured = load_settings()
     configure_logs(configured)
     _allow_many_connections()
-    uvloop.run(_main(configured, sys.argv[1], int(sys.argv[2])))
+    # The parent's id comes from the parent: it may be gone before this line, and asking would name another one.
+    uvloop.run(_main(configured, sys.argv[1], int(sys.argv[2]), parent=int(sys.argv[3])))

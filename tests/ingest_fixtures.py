@@ -68,10 +68,14 @@ class Service:
         return SignedClient(self.url, KEY_ID, SECRET)
 
     def post(self, path: str, body: bytes, **headers: str) -> httpx.Response:
-        """POST a signed body; a header given as `x_name="…"` replaces ours, an empty one removes it."""
-        all_headers = {"x-signature": sign(SECRET.encode(), body), "content-type": "application/json"}
-        all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.http.post(path, content=body, headers={k: v for k, v in all_headers.items() if v})
+        """POST a signed body."""
+        return self.http.post(path, content=body, headers=self.headers(body, **headers))
+
+    def headers(self, body: bytes, **headers: str) -> dict[str, str]:
+        """The headers of a signed request; a header given as `x_name="…"` replaces ours, an empty one removes it."""
+        every = {"x-signature": sign(SECRET.encode(), body), "content-type": "application/json"}
+        every |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return {name: value for name, value in every.items() if value}
 
     def events(self) -> pl.DataFrame:
         """Every row in the lake."""
@@ -88,9 +92,9 @@ def _table(folder: Path) -> pl.DataFrame:
 
 
 @contextmanager
-def service(folder: Path, workers: int = 1, **environment: str) -> Iterator[Service]:
+def service(folder: Path, workers: int = 1, port: int = 0, **environment: str) -> Iterator[Service]:
     """A service on a free port, stopped at the end."""
-    running = Service(folder, free_port(), workers, **environment)
+    running = Service(folder, port or free_port(), workers, **environment)
     running.start()
     try:
         yield running
