@@ -58,7 +58,7 @@ redis-server: .venv/run
 	@deploy/system-package "Redis" redis-server "brew install redis" python -c 'from warehouse.embedded_redis import find_server; find_server()'
 
 chromium: .venv/dev
-	@deploy/system-package "Chromium (for the browser tests)" chromium "brew install --cask chromium" python tests/browser.py
+	@deploy/system-package "Chromium (for the browser tests)" chromium "brew install --cask chromium" sh -c "command -v chromium || command -v chromium-browser || command -v google-chrome"
 
 lock: .venv/dev ## resolve the dependencies anew
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade pyproject.toml -o requirements.lock

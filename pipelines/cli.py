@@ -8,7 +8,7 @@ import sys
 import typer
 
 from pipelines.commands import computing, loading, reading, running
-from pipelines.output import err
+from pipelines.output import complain
 from warehouse.errors import FairboardError
 
 app = typer.Typer(
@@ -21,12 +21,12 @@ for module in (running, loading, computing, reading):
     module.register(app)
 
 
-def main() -> None:
-    """Run the command line."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line with these arguments, by default the process's own."""
     try:
-        app()
+        app(arguments)
     except FairboardError as error:
-        err.print(str(error), markup=False)
+        complain(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

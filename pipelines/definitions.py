@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.checks import table_checks
 from assets.publications import publication_assets
-from assets.tables import daily_partitions, table_assets
+from assets.tables import table_assets
 from pipelines.schedules import DAY_JOB, refresh_schedule
 from warehouse.settings import Settings, load_settings
 
@@ -23,7 +23,6 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     day_job = dg.define_asset_job(
         DAY_JOB,
         selection=dg.AssetSelection.all(),
-        partitions_def=daily_partitions(settings),
         description="Fold a day, score it, rank it, publish it; for one day or a range.",
     )
     return dg.Definitions(

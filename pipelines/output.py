@@ -1,5 +1,6 @@
 """How the command line shows things: tables for people, JSON for programs."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
@@ -10,12 +11,16 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+
+def complain(sentence: str) -> None:
+    """A line on stderr, as it is: never wrapped, never markup."""
+    print(sentence, file=sys.stderr)
 
 
 def emit_json(value: Any) -> None:
     """One JSON document on stdout. Dates are ISO 8601."""
-    print(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())  # noqa: T201 - stdout is the interface
+    print(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
 def records(frame: pl.DataFrame) -> list[dict[str, Any]]:

@@ -168,7 +168,8 @@ def read_leaderboard(engine: Engine, window: Window) -> pl.DataFrame:
     if not path.exists():
         return pl.DataFrame(schema=pl.Schema(LEADERBOARDS.schema))
     board = pl.read_parquet(path, hive_partitioning=False)
-    return board.with_columns(pl.lit(value).alias(name) for name, value in window.partition.items())
+    board = board.with_columns(pl.lit(value).alias(name) for name, value in window.partition.items())
+    return board.select(LEADERBOARDS.schema.names)
 
 
 def _publish(engine: Engine, outlets: Outlets, window: Window, key: str) -> int:

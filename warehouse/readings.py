@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
@@ -90,5 +91,5 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
     days = Days(window.start - ONE_DAY, day)
     windows = window_days(engine, Days(day, day), days_of(engine, PLAYER_DAYS, days))
     engine.bind(PLAYER_DAYS, days)
-    engine.bind_rows("window_days", windows.filter(pc.equal(windows["window_kind"], str(window.kind))))
+    engine.bind_rows("window_days", windows.filter(pc.equal(windows["window_kind"], pa.scalar(str(window.kind)))))
     return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)

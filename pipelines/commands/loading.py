@@ -9,7 +9,7 @@ import typer
 from ingest_api.client import SignedClient
 from ingest_api.keys import ensure_demo_key
 from pipelines import play
-from pipelines.output import emit_json, err, out
+from pipelines.output import complain, emit_json, out
 from pipelines.simulation import Scenario, Simulation
 from warehouse.calendar import Calendar, Days
 from warehouse.errors import FairboardError
@@ -45,11 +45,9 @@ def import_(
                     f"  Dagster shows days from {settings.first_day} on; set FAIRBOARD_FIRST_DAY={min(one.days)} for all."
                 )
         for line, error in one.rejected[:SHOWN]:
-            err.print(f"{one.path}:{line}: {error}", markup=False)
+            complain(f"{one.path}:{line}: {error}")
         if len(one.rejected) > SHOWN:
-            err.print(
-                f"{one.path}: {len(one.rejected) - SHOWN:,} more; all of them are in the table rejects, with their reason"
-            )
+            complain(f"{one.path}: {len(one.rejected) - SHOWN:,} more; all of them are in the table rejects, with their reason")
     if any(one.rejected for one in imported):
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipelines import doctor as doctoring
-from pipelines.output import arrow, emit_json, err, out, records, table
+from pipelines.output import arrow, complain, emit_json, out, records, table
 from warehouse import readings
 from warehouse.analysts import ask
 from warehouse.boards import entries
@@ -110,7 +110,7 @@ def sql(statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's di
         return
     table("", answer.rows.columns, answer.rows.iter_rows())
     if answer.truncated:
-        err.print(f"Only the first {answer.rows.height:,} rows are shown; aggregate, or add a LIMIT of your own.")
+        complain(f"Only the first {answer.rows.height:,} rows are shown; aggregate, or add a LIMIT of your own.")
 
 
 def verify(json: Json = False) -> None:
@@ -127,7 +127,7 @@ def verify(json: Json = False) -> None:
     else:
         out.print(f"{files:,} files with {rows:,} rows are as they were written")
     for damage in damages:
-        err.print(f"{damage.path} {damage.what}", markup=False)
+        complain(f"{damage.path} {damage.what}")
     if damages:
         raise FairboardError(
             f"{len(damages)} files are not as they were written. Derived tables come again with `fairboard materialize`; "

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ingest_api.server import serve as serve_ingest
-from pipelines import demo as demonstration
 from pipelines.output import out
 from warehouse.embedded_redis import EmbeddedRedis
 from warehouse.settings import load_settings
@@ -24,7 +23,9 @@ def demo(
     players: Annotated[int, typer.Option(min=100, help="How many players.")] = 3_000,
 ) -> None:
     """Play a few days of a game through the whole system and show what came out. Leaves nothing running."""
-    demonstration.run(load_settings(), seed=seed, players=players)
+    from pipelines.demo import run  # noqa: PLC0415 - it brings Dagster, whose 2 s no other command should wait for
+
+    run(load_settings(), seed=seed, players=players)
 
 
 def serve(

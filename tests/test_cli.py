@@ -1,0 +1,166 @@
+"""The command line, as a person or a program uses it."""
+
+import gzip
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+import pytest
+from conftest import Land, encode, progression
+
+from pipelines.cli import main
+from warehouse.lake import Lake
+from warehouse.settings import Settings
+from warehouse.tables import EVENTS
+
+
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+Fairboard = Callable[..., Done]
+
+
+@pytest.fixture
+def fairboard(capsys: pytest.CaptureFixture[str]) -> Fairboard:
+    """Run the command in this process: what differs from a shell is only the two seconds that Python needs to start."""
+
+    def run(*arguments: str, status: int = 0) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert (ended.value.code or 0) == status, captured
+        return Done(captured.out, captured.err)
+
+    return run
+
+
+def written(path: Path, *lines: bytes) -> Path:
+    content = b"\n".join(lines) + b"\n"
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+GOOD = encode(progression("ann", "2026-05-01", 10, eventId="e1"))
+LATER = encode(progression("bob", "2026-05-02", 20, eventId="e2"))
+
+
+def test_import_names_the_bad_lines_and_brings_in_the_rest(fairboard: Fairboard, tmp_path: Path, settings: Settings) -> None:
+    broken = written(
+        tmp_path / "events.ndjson",
+        GOOD,
+        b'{"type":"progression","playerId":"ann","ts":1777636800,"payload":{"deltaXp":1.5,"activity":"x"}}',
+        b"{not json",
+        LATER,
+    )
+    done = fairboard("import", str(broken), status=1)
+    assert "2 events on 2 days" in done.stdout
+    assert f"{broken}:2: payload.deltaXp: a whole number" in done.stderr
+    assert f"{broken}:3: malformed JSON" in done.stderr
+    rejects = pl.read_parquet(settings.lake_dir / "rejects/**/*.parquet")
+    assert rejects["position"].to_list() == [2, 3]
+    assert rejects["body"][1] == "{not json"
+
+
+def test_the_same_file_imported_twice_in_any_form_counts_once(fairboard: Fairboard, tmp_path: Path, settings: Settings) -> None:
+    plain, packed = written(tmp_path / "a.ndjson", GOOD, LATER), written(tmp_path / "b.ndjson.gz", GOOD, LATER)
+    fairboard("import", str(plain), str(plain), str(packed))
+    lake = Lake(settings.lake_dir)
+    table = tmp_path / "c.parquet"
+    pl.read_parquet(lake.files(EVENTS), hive_partitioning=False).unique("event_id").write_parquet(table)
+    fairboard("import", str(table))
+    answer = msgspec.json.decode(fairboard("sql", "SELECT count(*) AS n, sum(delta_xp) AS xp FROM events", "--json").stdout)
+    assert answer == [{"n": 2, "xp": 30}]
+
+
+def test_a_missing_and_a_damaged_file_are_errors_with_a_sentence(fairboard: Fairboard, tmp_path: Path) -> None:
+    assert "cannot be read" in fairboard("import", str(tmp_path / "nothing"), status=1).stderr
+    damaged = tmp_path / "d.gz"
+    damaged.write_bytes(gzip.compress(GOOD)[:-12])
+    assert "is damaged" in fairboard("import", str(damaged), status=1).stderr
+
+
+def test_reading_commands_give_json(fairboard: Fairboard, land: Land) -> None:
+    land([progression("ann", "2026-05-01", 120), progression("bob", "2026-05-02", 20)])
+    done = msgspec.json.decode(fairboard("materialize", "--from", "2026-05-01", "--to", "2026-05-02", "--json").stdout)
+    assert [one["table"] for one in done] == ["events", "player_days", "progression", "leaderboards", "fairness"]
+    board = msgspec.json.decode(fairboard("leaderboard", "--window", "weekly", "--json").stdout)
+    assert board["season"] == "2026-05"
+    assert [(e["rank"], e["playerId"], e["score"]) for e in board["entries"]] == [(1, "ann", 120), (2, "bob", 20)]
+    player = msgspec.json.decode(fairboard("player", "ann", "--json").stdout)
+    assert player["now"]["level_after"] == 2
+    fairness = msgspec.json.decode(fairboard("fairness", "--date", "2026-05-02", "--json").stdout)
+    assert fairness["verdicts"]["self"] == {"insufficient data": 1}
+    assert msgspec.json.decode(fairboard("verify", "--json").stdout)["damaged"] == []
+    states = {one["what"]: one["state"] for one in msgspec.json.decode(fairboard("doctor", "--json").stdout)}
+    assert states["lake"] == states["fresh"] == "ok"
+    assert states["redis"] == "look"
+
+
+def test_selected_tables_only(fairboard: Fairboard, land: Land, settings: Settings) -> None:
+    land([progression("ann", "2026-05-01", 120)])
+    fairboard("materialize", "--from", "2026-05-01", "--to", "2026-05-01", "--select", "player_days")
+    assert (settings.lake_dir / "player_days").exists()
+    assert not (settings.lake_dir / "progression").exists()
+
+
+def test_a_day_without_events_is_an_empty_report(fairboard: Fairboard) -> None:
+    assert "no events" in fairboard("fairness", "--date", "2026-05-02").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["publish"], "nothing is materialized"),
+        (["player", "nobody"], "No player 'nobody'"),
+        (["leaderboard", "--window", "daily", "--season", "spring"], "there is no season 'spring'"),
+        (["materialize", "--from", "2026-05-02", "--to", "2026-05-01"], "ends (2026-05-01) before it starts"),
+        (["materialize", "--from", "2026-05-01", "--to", "2026-05-01", "--select", "gold"], "there is no table gold"),
+        (["simulate", "--url", "http://127.0.0.1:1", "--players", "1"], "took nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_on_stderr_and_status_1(
+    fairboard: Fairboard, arguments: list[str], sentence: str
+) -> None:
+    done = fairboard(*arguments, status=1)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["leaderboard", "--window", "hourly"], ["fairness", "--date", "yesterday"], ["fly"]])
+def test_wrong_usage_is_status_2(fairboard: Fairboard, arguments: list[str]) -> None:
+    fairboard(*arguments, status=2)
+
+
+def test_publish_without_redis_says_what_to_do(fairboard: Fairboard, land: Land) -> None:
+    land([progression("ann", "2026-05-01", 120)])
+    fairboard("materialize", "--from", "2026-05-01", "--to", "2026-05-01")
+    assert "fairboard redis" in fairboard("publish", status=1).stderr
+
+
+def test_verify_names_the_damaged_file(fairboard: Fairboard, land: Land, settings: Settings) -> None:
+    land([progression("ann", "2026-05-01", 120)])
+    [path] = Lake(settings.lake_dir).files(EVENTS)
+    content = bytearray(path.read_bytes())
+    content[40] ^= 4
+    path.write_bytes(content)
+    done = fairboard("verify", status=1)
+    assert f"{path} has changed since it was written" in done.stderr
+
+
+def test_a_wrong_setting_is_named_before_anything_starts(fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIRBOARD_TIMEZONE", "Mars/Olympus")
+    done = fairboard("doctor", status=1)
+    assert "FAIRBOARD_TIMEZONE: " in done.stderr
+    assert "Mars/Olympus" in done.stderr
+
+
+def test_the_installed_command_starts_and_ends_with_its_status() -> None:
+    command = str(Path(sys.executable).parent / "fairboard")
+    done = subprocess.run([command, "player", "nobody"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "No player 'nobody'" in done.stderr) == (1, True)

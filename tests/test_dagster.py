@@ -1,0 +1,105 @@
+"""The definitions load, a day's graph runs, and ops can backfill a range, through a real Dagster instance."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from conftest import land_events, progression
+
+from pipelines.definitions import build_definitions
+from warehouse.boards import read_board
+from warehouse.embedded_redis import connect
+from warehouse.engine import Engine
+from warehouse.folds import FOLDS, stale_days
+from warehouse.publications import PUBLISHED
+from warehouse.settings import Settings
+
+REPO = Path(__file__).parent.parent
+ASSETS = {*FOLDS, *PUBLISHED}
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance on SQLite, as in operation."""
+    (tmp_path / "dagster.yaml").write_text((REPO / "dagster.yaml").read_text())
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        yield instance
+
+
+def materialized(instance: dg.DagsterInstance) -> dict[str, set[str]]:
+    return {name: set(instance.get_materialized_partitions(dg.AssetKey(name))) for name in ASSETS}
+
+
+def test_the_workspace_loads_in_a_fresh_interpreter() -> None:
+    command = [str(Path(sys.executable).parent / "dagster"), "definitions", "validate", "-w", "workspace.yaml"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_day_runs_through_every_asset_to_the_board_in_redis(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
+    today = datetime.now(UTC).date().isoformat()
+    land_events(redis_settings, [progression("ann", today, 10, "00:00:01"), progression("bob", today, 20, "00:00:00")])
+    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
+    result = job.execute_in_process(partition_key=today, instance=instance)
+    assert result.success
+    assert materialized(instance) == {name: {today} for name in ASSETS}
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    board = read_board(connect(redis_settings), f"lb:{today[:7]}:daily")
+    assert board is not None
+    assert [entry.player_id for entry in board.entries] == ["bob", "ann"]
+
+
+def test_a_range_is_one_run(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
+    land_events(redis_settings, [progression("ann", "2026-05-01", 10), progression("ann", "2026-05-03", 5)])
+    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
+    tags = {"dagster/asset_partition_range_start": "2026-05-01", "dagster/asset_partition_range_end": "2026-05-03"}
+    assert job.execute_in_process(tags=tags, instance=instance).success
+    assert materialized(instance)["progression"] == {"2026-05-01", "2026-05-02", "2026-05-03"}
+    with Engine(redis_settings) as engine:
+        assert stale_days(engine) == []
+
+
+def test_a_duplicated_row_is_caught_before_it_is_published(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
+    land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
+    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
+    assert job.execute_in_process(partition_key="2026-05-01", instance=instance).success
+    folder = redis_settings.lake_dir / "progression" / "event_date=2026-05-01"
+    (folder / "copy.parquet").write_bytes((folder / "data.parquet").read_bytes())
+    result = job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False)
+    assert not result.success
+    assert "progression" in {check.asset_key.path[-1] for check in result.get_asset_check_evaluations() if not check.passed}
+
+
+def test_the_schedule_asks_for_days_with_new_events_and_for_each_new_day_once(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    land_events(settings, [progression("ann", "2026-05-01", 10), progression("ann", "2026-05-02", 10)])
+    definitions = build_definitions({"settings": settings})
+    with dg.build_schedule_context(
+        scheduled_execution_time=datetime(2026, 5, 3, 0, 5, tzinfo=UTC),
+        resources={"settings": settings},
+        instance=instance,
+        repository_def=definitions.get_repository_def(),
+    ) as context:
+        tick = definitions.resolve_schedule_def("refresh").evaluate_tick(context)
+    assert [request.partition_key for request in tick.run_requests] == ["2026-05-03", "2026-05-02", "2026-05-01"]
+    assert tick.run_requests[0].run_key == "new day 2026-05-03"
+
+
+def test_every_asset_says_what_it_holds_and_what_it_stands_on() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    parents = {
+        key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.materializable_asset_keys
+    }
+    assert parents["player_days"] == {"events"}
+    assert parents["progression"] == {"player_days"}
+    assert parents["fairness"] == {"events", "player_days"}
+    assert parents["leaderboards"] == {"player_days"}
+    assert all(graph.get(dg.AssetKey(name)).description for name in ASSETS)
+    schema = graph.get(dg.AssetKey("progression")).metadata["dagster/column_schema"]
+    assert "XP since the beginning. [XP]" in {column.description for column in schema.columns}

@@ -1,0 +1,221 @@
+"""The folds: golden rows, and the same lake whatever is run twice, late, or backwards."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+from conftest import Land, boss_kill, land_events, progression
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from warehouse.calendar import Days, WindowKind
+from warehouse.engine import Engine
+from warehouse.folds import FOLDS, Folded, fold, stale_days
+from warehouse.readings import leaderboard
+from warehouse.settings import Settings
+
+FIRST, SECOND, THIRD = "2026-05-01", "2026-05-02", "2026-05-03"
+MAY = Days(date(2026, 5, 1), date(2026, 5, 31))
+
+
+def materialize(settings: Settings, *days: str) -> dict[str, Folded]:
+    """Every fold over the days, each day in a run of its own; without days, May in one."""
+    ranges = [Days.parse(day, day) for day in days] or [MAY]
+    with Engine(settings) as engine:
+        return {name: fold(engine, name, range_) for range_ in ranges for name in FOLDS}
+
+
+def ask(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
+    with Engine(settings) as engine:
+        engine.bind_all()
+        return engine.connection.sql(sql).fetchall()
+
+
+def snapshot(settings: Settings) -> dict[str, bytes]:
+    """Every derived file of the lake, by its path."""
+    return {
+        str(path.relative_to(settings.lake_dir)): path.read_bytes()
+        for name in FOLDS
+        if name != "events"
+        for path in sorted((settings.lake_dir / name).rglob("*.parquet"))
+    }
+
+
+def test_golden_rows_of_player_days(settings: Settings, land: Land) -> None:
+    land(
+        [
+            progression("ann", FIRST, 100, "10:00:00"),
+            progression("ann", FIRST, -30, "10:00:59"),
+            progression("ann", FIRST, 0, "11:00:00"),
+            boss_kill("ann", FIRST, "12:00:00"),
+            boss_kill("bob", FIRST, "09:00:00", payload={"deltaXp": 999, "activity": "raid"}),
+        ]
+    )
+    materialize(settings)
+    columns = "player_id, events, active_minutes, xp, xp_events, xp_sum, xp_sum_sq, gain_events, log_sum_e6, boss_kills, drops"
+    assert ask(settings, f"SELECT {columns} FROM player_days ORDER BY player_id") == [
+        ("ann", 4, 3, 70, 3, 70, 10_900, 1, 4_605_170, 1, 0),
+        ("bob", 1, 1, 0, 0, 0, 0, 0, 0, 1, 0),  # only progression's deltaXp moves XP
+    ]
+    # The zero event at 11:00 does not move XP: the total stands since 10:00:59.
+    assert ask(settings, "SELECT xp_changed_ts % 86400 FROM player_days ORDER BY player_id") == [(36_059,), (None,)]
+
+
+def test_golden_rows_of_progression_with_a_correction_that_takes_a_level(settings: Settings, land: Land) -> None:
+    land([progression("ann", FIRST, 99), progression("ann", SECOND, 1), progression("ann", THIRD, -50)])
+    materialize(settings)
+    assert ask(settings, "SELECT xp_gained, xp_total, level_before, level_after, level_ups, xp_to_next FROM progression") == [
+        (99, 99, 1, 1, 0, 1),
+        (1, 100, 1, 2, 1, 250),
+        (-50, 50, 2, 1, -1, 50),
+    ]
+
+
+def test_equal_xp_is_ordered_by_who_reached_it_first_then_by_player_id(settings: Settings, land: Land) -> None:
+    land(
+        [
+            progression("late", FIRST, 10, "12:00:01"),
+            progression("zed", FIRST, 10, "12:00:00"),
+            progression("abe", FIRST, 10, "12:00:00"),
+            progression("best", FIRST, 11, "23:00:00"),
+        ]
+    )
+    materialize(settings)
+    daily = ask(settings, "SELECT rank, player_id FROM leaderboards WHERE window_kind = 'daily' ORDER BY rank")
+    assert daily == [(1, "best"), (2, "abe"), (3, "zed"), (4, "late")]
+
+
+def test_movement_looks_back_at_the_day_before(settings: Settings, land: Land) -> None:
+    land([progression("ann", FIRST, 10), progression("bob", FIRST, 20), progression("ann", SECOND, 15)])
+    materialize(settings)
+    season = ask(settings, "SELECT player_id, previous_rank, movement FROM leaderboards WHERE window_kind = 'seasonal'")
+    assert season == [("ann", 2, 1), ("bob", 1, -1)]
+    daily = "SELECT player_id, previous_rank FROM leaderboards WHERE window_kind = 'daily' ORDER BY window_start, rank"
+    assert ask(settings, daily) == [("bob", None), ("ann", None), ("ann", 2)]
+
+
+def test_a_board_as_it_stood_is_the_board_that_was(settings: Settings, land: Land) -> None:
+    land([progression("ann", FIRST, 10), progression("bob", SECOND, 20)])
+    materialize(settings, FIRST)
+    with Engine(settings) as engine:
+        then = leaderboard(engine, WindowKind.SEASONAL).board
+        fold(engine, "player_days", MAY)
+        fold(engine, "leaderboards", MAY)
+        assert leaderboard(engine, WindowKind.SEASONAL).board.height == 2
+        assert leaderboard(engine, WindowKind.SEASONAL, at=date(2026, 5, 1)).board.equals(then.head(1))
+
+
+def test_a_copy_counts_once_and_other_content_under_its_id_goes_to_rejects(settings: Settings, land: Land) -> None:
+    land([progression("ann", FIRST, 10, eventId="e1"), progression("ann", FIRST, 5, eventId="e2")])
+    land([progression("ann", FIRST, 10, eventId="e1")], name="copy")
+    other = progression("ann", FIRST, 999, eventId="e2")
+    land([other | {"received_ms": other["ts"] * 1000 + 1}], name="other")
+    done = materialize(settings)
+    assert done["events"].details == {"landed": 4, "events": 2, "duplicates": 1, "conflicts": 1, "rejected": 0}
+    assert ask(settings, "SELECT sum(xp) FROM player_days") == [(15,)]
+    [(event_id, reason, body)] = ask(settings, "SELECT event_id, reason, body FROM rejects")
+    assert event_id == "e2"
+    assert "the first stays" in reason
+    assert '"delta_xp":999' in body
+
+
+def test_ten_equal_drops_in_a_second_are_ten_drops(settings: Settings, land: Land) -> None:
+    land([{"type": "drop_claimed", "playerId": "ann", "ts": 1777636800, "payload": {"itemId": "hide"}} for _ in range(10)])
+    materialize(settings)
+    assert ask(settings, "SELECT drops FROM player_days") == [(10,)]
+
+
+def test_two_absurd_events_saturate_and_leave_the_day_of_everyone_else_alone(settings: Settings, land: Land) -> None:
+    land(
+        [
+            progression("whale", FIRST, 2**63 - 1),
+            progression("whale", FIRST, 2**63 - 1, "13:00:00"),
+            progression("ann", FIRST, 7),
+        ]
+    )
+    land([progression("whale", SECOND, 2**63 - 1)], name="more")
+    materialize(settings)
+    assert ask(settings, "SELECT player_id, xp_total FROM progression ORDER BY event_date, player_id") == [
+        ("ann", 7),
+        ("whale", 2**63 - 1),
+        ("whale", 2**63 - 1),
+    ]
+
+
+def test_the_classic_rule_is_the_textbook_z_score(settings: Settings, land: Land) -> None:
+    history = [10, 12, 9, 11, 10, 13, 8, 11, 10, 12]
+    land([progression("ann", FIRST, xp, f"10:{n:02}:00") for n, xp in enumerate(history)], name="before")
+    land([progression("ann", SECOND, 40, eventId="odd"), progression("ann", SECOND, 11, eventId="usual")], name="day")
+    land([progression("new", SECOND, 1_000_000)], name="new")
+    materialize(settings)
+    mean = sum(history) / 10
+    sd = (sum((x - mean) ** 2 for x in history) / 9) ** 0.5
+    rows = ask(settings, "SELECT * EXCLUDE (event_date) FROM fairness WHERE rule = 'self' AND event_date = '2026-05-02'")
+    ann, new = sorted(rows)
+    assert ann[:2] == ("ann", "self")
+    assert ann[4:7] == ("flagged", 2, 1)
+    assert ann[7] == pytest.approx((40 - mean) / sd)
+    assert ann[9:12] == (pytest.approx(mean), pytest.approx(sd), 10)
+    assert ann[-1] == ["odd"]
+    assert new[4] == "insufficient data"
+
+
+def test_a_constant_player_has_no_spread_and_a_z_of_zero(settings: Settings, land: Land) -> None:
+    land([progression("ann", FIRST, 1_234_567, f"10:{n:02}:00") for n in range(60)], name="before")
+    land([progression("ann", SECOND, 1_234_568)], name="day")
+    materialize(settings)
+    assert ask(settings, "SELECT DISTINCT z, verdict FROM fairness WHERE event_date = '2026-05-02'") == [(0.0, "clear")]
+
+
+def test_days_without_events_leave_nothing(settings: Settings) -> None:
+    assert all(done.rows == 0 and done.partitions == 0 for done in materialize(settings).values())
+    assert snapshot(settings) == {}
+
+
+def test_a_late_event_makes_its_day_stale_and_only_that(settings: Settings, land: Land) -> None:
+    land([progression("ann", FIRST, 10), progression("ann", THIRD, 10)])
+    materialize(settings)
+    with Engine(settings) as engine:
+        assert stale_days(engine) == []
+        land([progression("bob", FIRST, 500)], name="late")
+        assert stale_days(engine) == [date(2026, 5, 1)]
+    materialize(settings, FIRST)
+    assert ask(settings, "SELECT player_id, xp FROM leaderboards WHERE window_kind = 'alltime' ORDER BY rank") == [
+        ("bob", 500),
+        ("ann", 20),
+    ]
+
+
+EVENTS = st.lists(
+    st.builds(
+        progression,
+        st.sampled_from(["ann", "bob", "cid"]),
+        st.sampled_from([FIRST, SECOND, THIRD, "2026-05-04", "2026-06-01"]),
+        st.integers(-500, 5_000),
+        st.times().map(lambda t: t.isoformat("seconds")),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(events=EVENTS, order=st.permutations([FIRST, SECOND, THIRD, "2026-05-04", "2026-06-01"]), cut=st.integers(0, 25))
+@hypothesis_settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_order_of_days_twice_with_late_events_gives_the_same_lake_byte_for_byte(
+    tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]], order: list[str], cut: int
+) -> None:
+    """One run over the whole range is the measure; a run per day, in any order, half of them before late events, must match."""
+    numbered = [event | {"eventId": f"e{n}"} for n, event in enumerate(events)]
+    folder = tmp_path_factory.mktemp("order")
+    at_once = Settings(data_dir=folder / "once", _env_file=None)
+    land_events(at_once, [dict(event) for event in numbered])
+    with Engine(at_once) as engine:
+        for name in FOLDS:
+            fold(engine, name, Days(date(2026, 5, 1), date(2026, 6, 30)))
+    piecemeal = Settings(data_dir=folder / "pieces", _env_file=None)
+    land_events(piecemeal, [dict(event) for event in numbered[:cut]], name="seal")
+    materialize(piecemeal, *order)
+    land_events(piecemeal, [dict(event) for event in numbered[cut:]], name="late")
+    materialize(piecemeal, *order, *order)
+    assert snapshot(piecemeal) == snapshot(at_once)
