@@ -16,15 +16,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import structlog
 
-from ingest_api.bodies import cut, unpack
-from ingest_api.ids import event_id
 from ingest_api.journal import READY, Entry, Refusal, Slot, journal_dir, recover, set_aside
 from ingest_api.logs import configure_logs
-from warehouse.events import EventRows, decode_any, decode_event
+from ingest_api.unfold import unfold, unpacked
+from warehouse.events import split_days
 from warehouse.lake import Lake
 from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
@@ -73,21 +71,20 @@ def _recover_dead_slots(root: Path) -> None:
 
 def _seal(lake: Lake, settings: Settings, path: Path) -> int:
     try:
-        entries, refusals = _read(path)
+        entries, refused = _read(path)
     except sqlite3.DatabaseError as error:
-        set_aside(path, str(error))
+        if path.exists():
+            set_aside(path, str(error))
         return 0
-    rows, refused = EventRows(), [(refusal, refusal.body) for refusal in refusals]
-    seen: dict[str, bytes] = {}
-    for entry in entries:
-        _unfold(entry, rows, refused, seen)
+    table, conflicts = unfold([unpacked(entry) for entry in entries])
+    refused += conflicts
     name = f"{path.stem}.parquet"
-    staged = [lake.stage(EVENTS, part, {"event_date": day}, name) for day, part in rows.by_day(settings.zone)]
+    staged = [lake.stage(EVENTS, part, {"event_date": day}, name) for day, part in split_days(table, settings.zone)]
     staged += [lake.stage(REJECTS, part, {"event_date": day}, name) for day, part in _reject_days(settings, refused)]
     lake.commit(staged)
     path.unlink()
-    log.debug("segment.sealed", segment=path.stem, events=len(rows), refused=len(refused))
-    return len(rows) + len(refused)
+    log.debug("segment.sealed", segment=path.stem, events=table.num_rows, refused=len(refused))
+    return table.num_rows + len(refused)
 
 
 def _read(path: Path) -> tuple[list[Entry], list[Refusal]]:
@@ -100,28 +97,12 @@ def _read(path: Path) -> tuple[list[Entry], list[Refusal]]:
         connection.close()
 
 
-def _unfold(entry: Entry, rows: EventRows, refused: list[tuple[Refusal, bytes]], seen: dict[str, bytes]) -> None:
-    form, _, encoding = entry.form.partition("+")
-    slices = cut(form, unpack(entry.body, encoding))
-    positions = range(len(slices)) if entry.positions is None else msgspec.json.decode(entry.positions, type=list[int])
-    for position, raw in zip(positions, slices, strict=True):
-        event = decode_any(raw)
-        name = event.get("eventId") or event_id(entry.id_base, position)
-        first = seen.setdefault(name, raw)
-        if first is raw:
-            rows.append(event, name, entry.received_ms, entry.key_id)
-        elif decode_event(first) != decode_event(raw):
-            reason = "this id came before with other content; the first one stays"
-            refusal = Refusal(entry.received_ms, entry.key_id, entry.request_id, position, "eventId", reason, name, raw)
-            refused.append((refusal, raw))
-
-
-def _reject_days(settings: Settings, refused: list[tuple[Refusal, bytes]]) -> Iterator[tuple[date, pa.Table]]:
+def _reject_days(settings: Settings, refused: list[Refusal]) -> Iterator[tuple[date, pa.Table]]:
     """The refused events per day of arrival."""
     days: dict[date, list[dict[str, Any]]] = {}
-    for refusal, body in refused:
+    for refusal in refused:
         day = datetime.fromtimestamp(refusal.received_ms / 1000, UTC).astimezone(settings.zone).date()
-        days.setdefault(day, []).append(refusal._asdict() | {"body": body.decode(errors="backslashreplace")})
+        days.setdefault(day, []).append(refusal._asdict() | {"body": refusal.body.decode(errors="backslashreplace")})
     for day, rows in days.items():
         yield day, pa.Table.from_pylist(rows, schema=REJECTS.file_schema)
 

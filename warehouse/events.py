@@ -207,11 +207,11 @@ class EventRows:
         return len(self._columns["event_id"])
 
     def append(self, event: dict[str, Any], event_id: str, received_ms: int, key_id: str) -> None:
-        """Take one decoded event that has passed `decode_event`."""
+        """Take one decoded event that has passed `decode_event`. Unknown fields are kept; one that is null says nothing."""
         kind, payload = event["type"], event["payload"]
         known = self._PAYLOAD_FIELDS[kind]
-        extra = {k: v for k, v in event.items() if k not in self._EVENT_FIELDS}
-        if more := {k: v for k, v in payload.items() if k not in known}:
+        extra = {k: v for k, v in event.items() if k not in self._EVENT_FIELDS and v is not None}
+        if more := {k: v for k, v in payload.items() if k not in known and v is not None}:
             extra["payload"] = more
         get = payload.get
         values = (
@@ -235,14 +235,22 @@ class EventRows:
         for append, value in zip(self._appends, values, strict=True):
             append(value)
 
+    def table(self) -> pa.Table:
+        """The rows in the order they came."""
+        return pa.table(self._columns, schema=EVENTS.file_schema)
+
     def by_day(self, zone: ZoneInfo) -> Iterable[tuple[Any, pa.Table]]:
-        """The rows per day in `zone`, sorted for reading: (date, table of `EVENTS.file_schema`)."""
-        rows = pl.from_arrow(pa.table(self._columns, schema=EVENTS.file_schema))
-        assert isinstance(rows, pl.DataFrame)
-        day = pl.from_epoch("ts", time_unit="s").dt.replace_time_zone("UTC").dt.convert_time_zone(zone.key).dt.date()
-        rows = rows.sort(EVENTS.sort, maintain_order=True)
-        for (date_,), part in rows.group_by(day.alias("event_date"), maintain_order=True):
-            yield date_, part.to_arrow().cast(EVENTS.file_schema)
+        """The rows per day in `zone` (see `split_days`)."""
+        return split_days(self.table(), zone)
+
+
+def split_days(events: pa.Table, zone: ZoneInfo) -> Iterable[tuple[Any, pa.Table]]:
+    """Rows of `EVENTS.file_schema` per day in `zone`, sorted for reading: (date, table)."""
+    rows = pl.from_arrow(events)
+    assert isinstance(rows, pl.DataFrame)
+    day = pl.from_epoch("ts", time_unit="s").dt.replace_time_zone("UTC").dt.convert_time_zone(zone.key).dt.date()
+    for (date_,), part in rows.sort(EVENTS.sort, maintain_order=True).group_by(day.alias("event_date"), maintain_order=True):
+        yield date_, part.to_arrow().cast(EVENTS.file_schema)
 
 
 def decode_any(body: bytes | msgspec.Raw) -> Any:

@@ -1,0 +1,87 @@
+"""The quick way from a segment to columns gives what the slow way gives."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest_api.ids import derived_base
+from ingest_api.journal import Entry
+from ingest_api.unfold import Unpacked, in_columns, one_by_one
+from warehouse.errors import EventError
+from warehouse.events import decode_event
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+TEXTS = st.text(max_size=8) | st.sampled_from(["quest", 'a"b', "\\", "\u2028", "😀"])
+IDS = st.none() | st.text(min_size=1, max_size=4)
+PAYLOAD = st.fixed_dictionaries(
+    {},
+    optional={
+        "deltaXp": INTEGERS | st.none(),
+        "activity": TEXTS | st.none(),
+        "bossId": IDS,
+        "durationMs": st.none() | st.integers(1, 2**63 - 1),
+        "itemId": IDS,
+        "quantity": st.none() | st.integers(0, 9),
+        "colour": st.integers() | st.floats(allow_nan=False) | TEXTS,
+    },
+)
+EVENT = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["progression", "boss_kill", "drop_claimed"]),
+        "playerId": st.text(min_size=1, max_size=5),
+        "ts": st.integers(0, 2_000_000_000),
+        "payload": PAYLOAD,
+    },
+    optional={"eventId": IDS, "extra": st.lists(st.integers(), max_size=2)},
+)
+
+
+def _unpacked(bodies: list[bytes]) -> list[Unpacked]:
+    entry = Entry(1_790_000_000_000, "k", derived_base("k", b"x"), "r", "lines", b"", None)
+    other = entry._replace(id_base=derived_base("k", b"y"), key_id="other")
+    return [Unpacked(entry, range(len(bodies[1:])), bodies[1:]), Unpacked(other, [7], bodies[:1])]
+
+
+def _is_event(body: bytes) -> bool:
+    try:
+        decode_event(body)
+    except EventError:
+        return False
+    return True
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(EVENT, min_size=1, max_size=6), st.booleans())
+def test_both_ways_give_the_same_rows(events: list[dict[str, object]], indented: bool) -> None:
+    bodies = [json.dumps(event, indent=1 if indented else None).encode() for event in events]
+    accepted = [body for body in bodies if _is_event(body)]
+    quick = in_columns(_unpacked(accepted)) if accepted else None
+    if quick is not None:
+        slow, refused = one_by_one(_unpacked(accepted))
+        assert quick.equals(slow)
+        assert not refused
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"type":"progression","playerId":"a","playerId":"b","ts":1,"payload":{"deltaXp":1,"activity":"x"}}',
+        b'{"type":"progression","playerId":"b","ts":1,"payload":{"deltaXp":1,"activity":"x","bossId":7}}',
+        b'{"type":"progression","playerId":"b","ts":1,"payload":{"deltaXp":1,"activity":"x","quantity":7}}',
+        b'{"type":"progression","playerId":"b","ts":1,"payload":{"deltaXp":1,"activity":"x"},"more":1e999}',
+        b'{"type":"progression","playerId":"b","ts":1,"payload":{"deltaXp":1,"activity":"x","more":123456789012345678901234}}',
+    ],
+)
+def test_what_arrow_reads_differently_goes_the_slow_way_and_is_kept(body: bytes) -> None:
+    assert in_columns(_unpacked([body])) is None
+    rows, _ = one_by_one(_unpacked([body]))
+    assert rows["player_id"].to_pylist() == ["b"]
+    assert rows["delta_xp"].to_pylist() == [1]
+
+
+def test_a_simple_event_goes_the_quick_way() -> None:
+    body = b'{"type":"boss_kill","playerId":"b","ts":1,"payload":{"bossId":"dragon","partySize":3}}'
+    (row,) = in_columns(_unpacked([body])).to_pylist()
+    assert (row["boss_id"], row["party_size"], row["event_id"][14]) == ("dragon", 3, "8")
