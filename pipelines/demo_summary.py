@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import polars as pl
-from rich.table import Table as RichTable
+from rich.columns import Columns
+from rich.console import Group
 
 from pipelines.output import arrow, build_table, out, table
 from pipelines.play import Tally
@@ -46,17 +47,13 @@ def show(settings: Settings, report: Report) -> None:
 
 
 def _show_boards(report: Report) -> None:
-    heads, meta, tops = [], [], []
+    boards = []
     for kind, board in report.boards.items():
-        heads.append(f"[bold]{kind.capitalize()} board[/]")
-        meta.append(f"[dim]{board.meta.players:,} players, resets {board.meta.resets_at[:10]}[/]")
+        head = f"[bold]{kind.capitalize()} board[/]\n[dim]{board.meta.players:,} players, resets {board.meta.resets_at[:10]}[/]"
         rows = [(e.rank, arrow(e.movement), e.player_id, e.score) for e in board.entries]
-        tops.append(build_table(["rank", "", "player", "XP"], rows, right=["rank", "XP"]))
-    grid = RichTable.grid(padding=(0, 4, 0, 0))
-    for line in (heads, meta, tops):
-        grid.add_row(*line)
+        boards.append(Group(head, build_table(["rank", "", "player", "XP"], rows, right=["rank", "XP"]), ""))
     out.print()
-    out.print(grid, soft_wrap=True)
+    out.print(Columns(boards, padding=(0, 4)))
     progress = report.progress
     missing = f"{int(progress['xp_to_next']):,} XP to the next" if progress["xp_to_next"] else "the highest there is"
     out.print(
@@ -69,15 +66,17 @@ def _show_fairness(report: Report) -> None:
     rows = [
         (
             row["player_id"],
-            f"{row['z']:+.1f}",
-            f"{row['observed_xp']:,} XP in one event, {row['flagged_events']:,} beyond the threshold",
-            f"{math.exp(row['baseline_mean']):,.0f} XP ({row['baseline_events']:,} events)",
+            row["z"],
+            row["observed_xp"],
+            row["flagged_events"],
+            round(math.exp(row["baseline_mean"])),
+            row["baseline_events"],
             "planted" if row["player_id"] in report.planted else "honest",
         )
         for row in flagged.iter_rows(named=True)
     ]
-    columns = ["player", "z", "evidence", "usual for them", "truth"]
-    table(f"\nFlagged on {report.today} (rule self_log)", columns, rows, right=["z"])
+    columns = ["player", "z", "XP at once", "such events", "usual XP", "of events before", "truth"]
+    table(f"\nFlagged on {report.today} (rule self_log), with the evidence", columns, rows, right=columns[1:-1])
     found = set(flagged["player_id"]) & report.planted
     textbook = report.flagged.filter(pl.col("rule") == "self").height
     out.print(
@@ -97,7 +96,7 @@ def _show_counts(report: Report) -> None:
 
 def _show_next(settings: Settings, report: Report) -> None:
     commands = {
-        "make up": "the whole system on this data: API, Dagster, dashboard",
+        "make up": "the whole system on this data",
         "fairboard leaderboard --window weekly": "any board, of any day",
         f"fairboard player {report.champion}": "how they got there",
         f"fairboard fairness --date {report.today}": "the whole fairness report",

@@ -10,7 +10,10 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table as RichTable
 
-out = Console(highlight=False)
+PIPE_WIDTH = 120
+
+# A pipe or a log has no width of its own; Rich would take 80 columns and cut tables short.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def complain(sentence: str) -> None:
@@ -31,14 +34,14 @@ def records(frame: pl.DataFrame) -> list[dict[str, Any]]:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
     """A table with a title line on stdout."""
     out.print(f"[bold]{title}[/]")
-    out.print(build_table(columns, rows, right=right), soft_wrap=True)
+    out.print(build_table(columns, rows, right=right))
 
 
 def build_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> RichTable:
     """A table to print, or to lay out beside others. Text from outside is shown as it is, never as markup."""
     rich = RichTable(header_style="dim", box=None, pad_edge=False)
     for column in columns:
-        rich.add_column(column, justify="right" if column in set(right) else "left", no_wrap=True)
+        rich.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
     for row in rows:
         rich.add_row(*(_text(value) for value in row))
     return rich

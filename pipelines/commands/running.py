@@ -1,6 +1,7 @@
 """Commands that run something: serve, redis, demo."""
 
 import signal
+import threading
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from ingest_api.server import serve as serve_ingest
 from pipelines.output import out
 from warehouse.embedded_redis import EmbeddedRedis
+from warehouse.errors import StoreUnavailable
 from warehouse.settings import load_settings
 
 
@@ -39,7 +41,13 @@ def serve(
 
 def redis() -> None:
     """Run the embedded Redis until Ctrl-C or SIGTERM."""
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
     with EmbeddedRedis(load_settings()) as server:
         out.print("Redis is up; its address is in DATA_DIR/redis/url.")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        del server
+        while not asked.wait(timeout=1):
+            if not server.is_running():
+                raise StoreUnavailable(
+                    "Redis has ended by itself; see DATA_DIR/redis/server.log. What it held is in its AOF there."
+                )
