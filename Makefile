@@ -6,7 +6,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DAGSTER_HOME := $(DATA)/dagster
 
-.PHONY: help setup setup-dev demo up down test lint format lock clean
+.PHONY: help setup setup-dev demo up down test lint format docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,6 +59,9 @@ redis-server: .venv/run
 
 chromium: .venv/dev
 	@deploy/system-package "Chromium (for the browser tests)" chromium "brew install --cask chromium" sh -c "command -v chromium || command -v chromium-browser || command -v google-chrome"
+
+docs: setup-dev ## write what follows from the code (.env.example)
+	python -m docs.generate
 
 lock: .venv/dev ## resolve the dependencies anew
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade pyproject.toml -o requirements.lock
