@@ -1,4 +1,4 @@
-"""Writes what follows from the code: `.env.example` from the settings. `make docs` runs it; a test fails when it is out of date."""
+"""Writes what follows from the code: `.env.example`. `make docs` runs it; a test fails when a file is out of date."""
 
 from collections.abc import Iterator
 from pathlib import Path

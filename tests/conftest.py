@@ -41,6 +41,7 @@ def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     for name in [name for name in os.environ if name.startswith("FAIRBOARD_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FAIRBOARD_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
