@@ -4,6 +4,7 @@ What does not belong here: bytes on sockets (`connection.py`), and anything that
 """
 
 import os
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -17,17 +18,20 @@ from ingest_api.group import Group, Outcome, Waiting
 from ingest_api.health import readiness
 from ingest_api.intake import Intake, is_name
 from ingest_api.metrics import Metrics, exposition
+from ingest_api.openapi import openapi_document
 from ingest_api.pressure import Pressure
 from ingest_api.problems import Problem
+from ingest_api.reads import Reads
 from ingest_api.redis_link import RedisLink
 from warehouse.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
 
 _JSON: Final = b"content-type: application/json\r\n"
 _PROBLEM: Final = b"content-type: application/problem+json\r\n"
 _METRICS: Final = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_PLAYERS, _PROGRESS = b"/players/", b"/progress"
 _INTAKE: Final = (b"/events", b"/events/batch")
 
 log = structlog.get_logger(__name__)
@@ -54,7 +58,10 @@ class App:
             b"/healthz": self._healthz,
             b"/readyz": self._readyz,
             b"/metrics": self._metrics_page,
+            b"/openapi.json": self._openapi,
+            b"/leaderboard": self._leaderboard,
         }
+        self._reads = Reads(settings)
         self.connections: set[Connection] = set()
         self.date = b""
         self.set_date()
@@ -114,6 +121,8 @@ class App:
         if request.path in _INTAKE:
             raise Problem(405, "method", f"{request.path.decode()} takes POST.", headers=(("allow", "POST"),))
         page = self._pages.get(request.path)
+        if page is None and request.path.startswith(_PLAYERS) and request.path.endswith(_PROGRESS):
+            page = self._progress
         if page is None:
             raise Problem(404, "not-found", "Nothing answers to this path here; /openapi.json lists what does.")
         if request.method != b"GET":
@@ -130,6 +139,28 @@ class App:
     def _metrics_page(self, request: Request) -> None:
         self._answer(request, 200, _METRICS, exposition(self._metrics.folder).encode())
 
+    def _openapi(self, request: Request) -> None:
+        self._answer(request, 200, _JSON, openapi_document())
+
+    def _leaderboard(self, request: Request) -> None:
+        self._read(request, partial(self._reads.leaderboard, request.query.decode("latin-1")))
+
+    def _progress(self, request: Request) -> None:
+        name = request.path[len(_PLAYERS) : -len(_PROGRESS)].decode("latin-1")
+        self._read(request, partial(self._reads.progress, name))
+
+    def _read(self, request: Request, read: Callable[[], bytes]) -> None:
+        self._reads.later(read).add_done_callback(partial(self._have_read, request))
+
+    def _have_read(self, request: Request, page: "asyncio.Future[bytes]") -> None:
+        error = page.exception()
+        if error is None:
+            self._answer(request, 200, _JSON, page.result())
+        elif isinstance(error, Problem):
+            self._refuse(request, error)
+        else:
+            self._fault(request, error)
+
     def _answer(self, request: Request, status: int, head: bytes, body: bytes) -> None:
         self._metrics.answered(status)
         request.answer(status, head, body)
@@ -140,6 +171,6 @@ class App:
         head = _PROBLEM + "".join(f"{key}: {value}\r\n" for key, value in problem.headers).encode()
         self._answer(request, problem.status, head, problem.document(name))
 
-    def _fault(self, request: Request, error: Exception) -> None:
+    def _fault(self, request: Request, error: BaseException) -> None:
         log.error("request.failed", request_id=request.id.decode(), exc_info=error)
         self._refuse(request, Problem(500, "internal", "A fault of this service; it has been logged."))

@@ -40,7 +40,7 @@ class Handler(Protocol):
 class Request:
     """One request and the way back. Header names are in lower case; `id` goes back as X-Request-ID."""
 
-    __slots__ = ("address", "answered", "body", "connection", "headers", "id", "keep_alive", "method", "path")
+    __slots__ = ("address", "answered", "body", "connection", "headers", "id", "keep_alive", "method", "path", "query")
 
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
@@ -48,7 +48,7 @@ class Request:
         self.answered: bytes | None = None
         self.keep_alive = True
         self.headers: dict[bytes, bytes] = {}
-        self.method = self.path = self.body = self.id = b""
+        self.method = self.path = self.query = self.body = self.id = b""
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Send the answer, once; `head` is complete header lines."""
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         request = self._reading
         assert request is not None
         request.method = self._parser.get_method()
-        request.path = request.path.partition(b"?")[0]
+        request.path, _, request.query = request.path.partition(b"?")
         request.keep_alive = self._parser.should_keep_alive()
         self._in_head, self._bytes = False, 0
         if int(request.headers.get(b"content-length", b"0")) > self.handler.max_body_bytes:
