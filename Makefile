@@ -43,13 +43,14 @@ setup-dev: .venv/dev redis-server ## and the one that tests need
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fairboard needs Python 3.11 or later; set PYTHON=python3.x" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# The locks are complete and hashed: pip has nothing to resolve.
 .venv/run: requirements.lock pyproject.toml | .venv/bin/python
-	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/dev: requirements-dev.lock .venv/run
-	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # System packages: installed on Debian as root or with sudo, else named.
