@@ -1,8 +1,10 @@
-"""kill -9 at random moments, again and again, with a client's log as the judge: `python benchmarks/chaos_ingest.py --kills 100`.
+"""kill -9 at random moments, again and again, with a client's log as the judge.
+
+    python benchmarks/chaos_ingest.py --kills 100
 
 Two workers and the sealer run under load; at a random moment one of the processes, or all of them, is killed. In the end every
-event whose 202 was read must be in the lake, and none that was not sent; an id may lie there twice (a client repeats what it got no
-answer to), but then with the same content. Prints one line; exits with 1 where an event is missing.
+event whose 202 was read must be in the lake, and none that was not sent; an id may lie there twice (a client repeats what it
+got no answer to), but then with the same content. Prints one line; exits with 1 where an event is missing.
 """
 
 import argparse
@@ -97,7 +99,10 @@ def main() -> int:
         figure = {"name": "chaos_ingest", "kills": arguments.kills, "answered": len(clients.answered), "lost": len(lost)}
         print(json.dumps(figure | {"foreign": len(foreign), "differing": rows.height - len(found), "copies": copies}))
         failed = bool(lost or foreign or rows.height > len(found))
-    shutil.rmtree(folder)
+    if failed:
+        print(f"what is left lies in {folder}: {sorted(lost | foreign)[:20]}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder)
     return int(failed)
 
 

@@ -97,8 +97,10 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(Problem(400, "malformed-http", "Upgrades are not offered here."))
+        except httptools.HttpParserUpgrade as upgrade:
+            # An offer to speak another protocol: HTTP lets a server go on as if it had not been made.
+            self._parser = httptools.HttpRequestParser(self)
+            self.data_received(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(Problem(400, "malformed-http", f"This is not HTTP/1.1: {error}."))
         else:

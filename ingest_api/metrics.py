@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 _SUFFIX: Final = ".metrics"
 _WIDTH: Final = 8
-_STATUSES: Final = (200, 202, 400, 401, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503)
+_STATUSES: Final = (200, 202, 400, 401, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 503)
 _COMMIT_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 
 

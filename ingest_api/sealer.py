@@ -21,7 +21,9 @@ import structlog
 
 from ingest_api.journal import READY, Entry, Refusal, Slot, journal_dir, recover, set_aside
 from ingest_api.logs import configure_logs
+from ingest_api.metrics import Metrics
 from ingest_api.unfold import unfold, unpacked
+from warehouse.errors import LakeError
 from warehouse.events import split_days
 from warehouse.lake import Lake
 from warehouse.settings import Settings, load_settings
@@ -40,8 +42,10 @@ def seal_once(settings: Settings) -> int:
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root):
         lake = Lake(settings.lake_dir, settings.timezone)
+        metrics = Metrics.of(root, "sealer")
         _recover_dead_slots(root)
-        return sum(_seal(lake, settings, path) for path in sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name))
+        segments = sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name)
+        return sum(_try(lake, settings, metrics, path) for path in segments)
 
 
 def run(settings: Settings, parent: int) -> None:
@@ -69,13 +73,28 @@ def _recover_dead_slots(root: Path) -> None:
             slot.release()
 
 
-def _seal(lake: Lake, settings: Settings, path: Path) -> int:
+def _try(lake: Lake, settings: Settings, metrics: Metrics, path: Path) -> int:
+    """Seal a segment; one that cannot be sealed now stays for the next time, and does not stop the others."""
     try:
-        entries, refused = _read(path)
+        events, refused = _seal(lake, settings, path)
     except sqlite3.DatabaseError as error:
         if path.exists():
             set_aside(path, str(error))
+            metrics.add("fairboard_seal_damaged_total")
         return 0
+    except (OSError, LakeError) as error:
+        log.error("seal.failed", segment=path.stem, reason=str(error))  # noqa: TRY400 - it is tried again
+        metrics.add("fairboard_seal_failures_total")
+        return 0
+    metrics.add("fairboard_seal_events_total", events)
+    metrics.add("fairboard_seal_rejects_total", refused)
+    metrics.add("fairboard_seal_segments_total")
+    return events + refused
+
+
+def _seal(lake: Lake, settings: Settings, path: Path) -> tuple[int, int]:
+    """Make a segment Parquet and remove it. Returns how many events and refused ones."""
+    entries, refused = _read(path)
     table, conflicts = unfold([unpacked(entry) for entry in entries])
     refused += conflicts
     name = f"{path.stem}.parquet"
@@ -84,7 +103,7 @@ def _seal(lake: Lake, settings: Settings, path: Path) -> int:
     lake.commit(staged)
     path.unlink()
     log.debug("segment.sealed", segment=path.stem, events=table.num_rows, refused=len(refused))
-    return table.num_rows + len(refused)
+    return table.num_rows, len(refused)
 
 
 def _read(path: Path) -> tuple[list[Entry], list[Refusal]]:
@@ -110,4 +129,7 @@ def _reject_days(settings: Settings, refused: list[Refusal]) -> Iterator[tuple[d
 if __name__ == "__main__":
     configured = load_settings()
     configure_logs(configured)
-    run(configured, parent=int(sys.argv[1]))
+    if sys.argv[1] == "once":
+        seal_once(configured)
+    else:
+        run(configured, parent=int(sys.argv[1]))

@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 import structlog
 
+from ingest_api.journal import journal_dir
 from ingest_api.keys import require_keys
 from warehouse.errors import FairboardError
 from warehouse.settings import Settings
@@ -50,6 +51,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
             child.wait()
         sealer.terminate()  # last: it seals what the workers leave
         sealer.wait()
+        _seal_what_is_left(settings)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         log.info("server.stopped")
@@ -59,6 +61,13 @@ def settings_environment(settings: Settings) -> dict[str, str]:
     """This process's environment with exactly these settings in it, for a child to read them from."""
     given = settings.model_dump(mode="json", exclude_none=True)
     return {**os.environ, **{f"FAIRBOARD_{name.upper()}": str(value) for name, value in given.items()}}
+
+
+def _seal_what_is_left(settings: Settings) -> None:
+    """Seal once more where a sealer that was just dead, or just starting, could not do it at the end."""
+    if any(journal_dir(settings).glob("[0-9]*/*")):
+        command = [sys.executable, "-m", "ingest_api.sealer", "once"]
+        subprocess.run(command, env=settings_environment(settings), start_new_session=True, check=False)  # noqa: S603
 
 
 class _Child:

@@ -1,0 +1,238 @@
+"""What an attacker or a broken client sends: never a 500, never more memory than the caps, never another's answer."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest_api.connection import Connection
+from ingest_api.keys import make_key, retire_keys
+from ingest_api.sealer import seal_once
+from ingest_api.signature import sign
+from ingest_api.worker import Worker
+from tests.ingest_fixtures import SECRET, Service, progression, service, wait_until
+from warehouse.settings import Settings
+
+FUZZ = int(os.environ.get("FAIRBOARD_TEST_FUZZ", "1500"))
+
+
+CHUNK = b"100000\r\n" + b"a" * 2**20 + b"\r\n"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with service(tmp_path_factory.mktemp("attacks") / "data") as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("message", "digest"),
+    [
+        (b"hello world", "57938295649097379cddb382dd6c82d5e0460645a8fd01674a48a76de6142646"),
+        (b"", "0f4b258683a3a61038f955720a245894f3ef5462f5045b22735f5faf1594053d"),
+    ],
+)
+def test_signatures_are_those_of_the_vectors(message: bytes, digest: str) -> None:
+    assert sign(b"secret123", message) == digest
+    rfc4231 = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    assert sign(b"Jefe", b"what do ya want for nothing?") == rfc4231
+
+
+def _raw(running: Service, request: bytes, end: bool = True) -> bytes:
+    port = int(running.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=40) as connection:
+        connection.sendall(request)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+        return received
+
+
+def _signed(body: bytes, head: bytes = b"", path: bytes = b"/events") -> bytes:
+    signature = sign(SECRET.encode(), body).encode()
+    return b"POST %b HTTP/1.1\r\nhost: x\r\nx-signature: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        path, signature, len(body), head, body,
+    )  # fmt: skip
+
+
+def test_pipelined_requests_are_answered_in_their_order(running: Service) -> None:
+    bodies = [json.dumps(progression(eventId=f"pipe-{n}")).encode() for n in range(300)]
+    requests = [
+        _signed(body, b"x-request-id: n%d\r\n" % n)
+        if n % 3
+        else b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: n%d\r\n\r\n" % n
+        for n, body in enumerate(bodies)
+    ]
+    answers = _raw(running, b"".join(requests)).split(b"HTTP/1.1 ")[1:]
+    assert [a.partition(b"x-request-id: n")[2].partition(b"\r")[0] for a in answers] == [b"%d" % n for n in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/9.9\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
+        (b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET", b"400"),
+        (b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!", b"400"),
+        (b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n", b"400"),
+        (b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999999\r\n\r\n", b"400"),
+        (b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 4194305\r\n\r\n", b"413"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000, b"431"),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000, b"431"),
+        (b"POST /events/batch HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + CHUNK * 5 + b"0\r\n\r\n", b"413"),
+    ],
+)  # fmt: skip
+def test_what_is_no_proper_request_is_refused_and_the_connection_closed(
+    running: Service, request_bytes: bytes, status: bytes
+) -> None:
+    answer = _raw(running, request_bytes)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"connection: close" in answer
+
+
+def test_an_offer_of_another_protocol_is_passed_over(running: Service) -> None:
+    body = json.dumps(progression()).encode()
+    offer = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+    answers = _raw(running, _signed(body, offer) + _signed(body, offer)).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"202", b"202"]
+
+
+def test_a_request_id_cannot_carry_a_header(running: Service) -> None:
+    answer = _raw(running, b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: a\tb\r\nconnection: close\r\n\r\n")
+    assert b"x-request-id: a" not in answer
+
+
+def test_a_key_made_verifies_beside_the_old_one_and_a_retired_one_no_more(tmp_path: Path) -> None:
+    with service(tmp_path / "data") as started:
+        made = [make_key(started.settings, "rotating") for _ in range(2)]
+
+        def status(secret: str) -> int:
+            body = json.dumps(progression()).encode()
+            signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+            return started.post("/events", body, x_key_id="rotating", x_signature=signature).status_code
+
+        wait_until(lambda: status(made[0].secret) == 202, "the new key is known")
+        assert status(made[1].secret) == 202
+        assert retire_keys(started.settings, "rotating", keep_newest=True) == 1
+        wait_until(lambda: status(made[0].secret) == 401, "the retired secret is refused")
+        assert status(made[1].secret) == 202
+        assert (tmp_path / "data" / "keys.json").stat().st_mode & 0o777 == 0o600
+        assert made[1].secret not in started.log()
+
+
+class _Transport:
+    """Collects what a connection writes."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def get_extra_info(self, _name: str) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """Nothing follows."""
+
+    close = abort = pause_reading = resume_reading = write_eof
+
+
+@contextmanager
+def _worker(folder: Path) -> Iterator[tuple[asyncio.AbstractEventLoop, Worker]]:
+    loop = asyncio.new_event_loop()
+    settings_ = Settings(data_dir=folder, hmac_keys=f"k:{SECRET}", _env_file=None)
+
+    async def make() -> Worker:
+        return Worker(settings_, loop, os.getppid())
+
+    try:
+        yield loop, loop.run_until_complete(make())
+    finally:
+        loop.close()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+NEARLY = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["progression", "boss_kill", "drop_claimed"]) | JSON,
+        "playerId": st.text(max_size=130) | JSON,
+        "ts": st.integers(int(time.time()) - 1000, int(time.time())) | JSON,
+        "payload": st.dictionaries(st.sampled_from(["deltaXp", "activity", "bossId", "quantity", "x"]), JSON) | JSON,
+        "eventId": st.text(max_size=130) | JSON,
+    },
+)
+BODIES = (
+    st.binary(max_size=200)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | NEARLY.map(lambda value: json.dumps(value).encode())
+    | st.lists(NEARLY | JSON, max_size=5).map(lambda value: json.dumps(value).encode())
+    | st.lists(NEARLY, max_size=5).map(lambda values: b"\n".join(json.dumps(v, ensure_ascii=False).encode() for v in values))
+)
+PACKINGS = st.sampled_from([b"", b"gzip", b"zstd", b"br", b"\xff"])
+NAMES = st.none() | st.binary(min_size=1, max_size=40).filter(lambda text: not set(text) & set(b"\r\n\0"))
+
+
+def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_sealed(tmp_path: Path) -> None:
+    counted: dict[str, int] = {}
+    with _worker(tmp_path) as (loop, worker):
+
+        @settings(max_examples=FUZZ, deadline=None, database=None)
+        @given(BODIES, st.sampled_from([b"/events", b"/events/batch"]), PACKINGS, NAMES, st.booleans())
+        def attack(body: bytes, path: bytes, packing: bytes, name: bytes | None, signed: bool) -> None:
+            head = (b"idempotency-key: %b\r\n" % name if name else b"") + (
+                b"content-encoding: %b\r\n" % packing if packing else b""
+            )
+            transport = _Transport()
+            connection = Connection(worker._app)  # noqa: SLF001
+            connection.connection_made(transport)  # type: ignore[arg-type]
+            connection.data_received(_signed(body, head, path) if signed else b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body)
+
+            async def answered() -> None:
+                while not worker._group.idle:  # noqa: SLF001, ASYNC110
+                    await asyncio.sleep(0)
+
+            loop.run_until_complete(answered())
+            status = transport.written[9:12].decode()
+            counted[status] = counted.get(status, 0) + 1
+            assert status != "500"
+            connection.connection_lost(None)
+
+        attack()
+        worker._journal.close()  # noqa: SLF001
+    accepted = seal_once(Settings(data_dir=tmp_path, _env_file=None))
+    assert accepted > 0
+    assert not list(tmp_path.rglob("*.damaged"))
+    assert not list((tmp_path / "journal").glob("*/*"))
+
+
+def test_json_bombs_are_refused_quickly(running: Service) -> None:
+    for bomb in (b"[" * 2_000_000, b'{"a":' * 400_000, b'{"x":' + b"9" * 3_000_000 + b"}", b'"' + b"\\u0000" * 600_000 + b'"'):
+        for path in ("/events", "/events/batch"):
+            start = time.monotonic()
+            answer = running.post(path, bomb)
+            assert answer.status_code in (202, 400)
+            assert answer.status_code == 400 or answer.json()["rejected"] == 1
+            assert time.monotonic() - start < 10
+    assert running.http.get("/healthz").status_code == 200
