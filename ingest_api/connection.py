@@ -70,6 +70,8 @@ class Connection(asyncio.Protocol):
         self._open: deque[Request] = deque()
         self._reading: Request | None = None
         self._parts: list[bytes] = []
+        self._length = 0
+        self._missing = 0  # of a body that the parser does not read
         self._in_head = True
         self._bytes = 0  # of the message being read, or discarded
         self._refused = False
@@ -90,6 +92,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
+        if self._missing:
+            self._go_on(data)
+            return
         self._bytes += len(data)
         if self._refused:
             if self._bytes > _DISCARD_BYTES:
@@ -98,9 +103,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # An offer to speak another protocol: HTTP lets a server go on as if it had not been made.
+            # An offer to speak another protocol, which Java's client makes with every request: HTTP lets a server pass it over.
+            # The parser has stopped behind the head, so the body is read by its length.
             self._parser = httptools.HttpRequestParser(self)
-            self.data_received(data[upgrade.args[0] :])
+            self._go_on(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(Problem(400, "malformed-http", f"This is not HTTP/1.1: {error}."))
         else:
@@ -145,8 +151,11 @@ class Connection(asyncio.Protocol):
         request.path, _, request.query = request.path.partition(b"?")
         request.keep_alive = self._parser.should_keep_alive()
         self._in_head, self._bytes = False, 0
-        if int(request.headers.get(b"content-length", b"0")) > self.handler.max_body_bytes:
+        self._length = int(request.headers.get(b"content-length", b"0"))
+        if self._length > self.handler.max_body_bytes:
             self._refuse(self._too_large())
+        elif len(request.path) > MAX_HEAD_BYTES:
+            self._refuse(Problem(431, "too-large", f"The path is longer than {MAX_HEAD_BYTES:,} bytes."))
         elif b"expect" in request.headers and request.headers[b"expect"].lower() == b"100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -159,6 +168,12 @@ class Connection(asyncio.Protocol):
         request = self._reading
         if request is None or self._refused:
             return
+        if self._parser.should_upgrade() and self._length:
+            self._missing = self._length
+            return
+        self._complete(request)
+
+    def _complete(self, request: Request) -> None:
         request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._in_head, self._bytes, self._reading, self._parts = True, 0, None, []
         self._since = time.monotonic()
@@ -202,6 +217,17 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         for request in (*self._open, *([self._reading] if self._reading else [])):
             request.keep_alive = False
+
+    def _go_on(self, data: bytes) -> None:
+        """Read behind a head where the parser has stopped: what is missing of the body, then the next request."""
+        part, rest = data[: self._missing], data[self._missing :]
+        if self._missing and self._reading is not None:
+            self._parts.append(part)
+            self._missing -= len(part)
+            if not self._missing:
+                self._complete(self._reading)
+        if rest:
+            self.data_received(rest)
 
     def _check_size(self) -> None:
         if self._in_head and self._bytes > MAX_HEAD_BYTES:
