@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._in_head = True
         self._bytes = 0  # of the message being read, or discarded
         self._refused = False
+        self._client_done = False
         self._holds = 0
         self._since = time.monotonic()
 
@@ -114,6 +115,9 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client has said all it will; it may still read. Returns whether the connection stays open for answers."""
+        self._client_done = True
+        if self._open:
+            self._open[-1].keep_alive = False
         return bool(self._open)
 
     def pause_writing(self) -> None:
@@ -249,10 +253,10 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """Say that nothing follows, and let the client read that: closing at once could reset what it has not read yet."""
         self._refused, self._bytes, self._since = True, 0, time.monotonic()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if self._client_done:
             self._transport.close()
+        else:
+            self._transport.write_eof()
 
     def _too_large(self) -> Problem:
         return Problem(

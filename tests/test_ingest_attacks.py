@@ -145,9 +145,6 @@ class _Transport:
     def write(self, data: bytes) -> None:
         self.written += data
 
-    def can_write_eof(self) -> bool:
-        return True
-
     def write_eof(self) -> None:
         """Nothing follows."""
 
