@@ -63,6 +63,7 @@ class App:
         }
         self._reads = Reads(settings)
         self.connections: set[Connection] = set()
+        self.body_bytes = 0
         self.date = b""
         self.set_date()
 

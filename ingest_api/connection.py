@@ -15,6 +15,7 @@ import httptools
 from ingest_api.problems import Problem
 
 MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_BODIES_BYTES: Final = 128 * 1024 * 1024
 MESSAGE_WITHIN_S: Final = 20.0
 _IDLE_WITHIN_S: Final = 75.0
 _MAX_OPEN: Final = 128  # answers outstanding on one connection before it is not read any further
@@ -24,9 +25,13 @@ _LINES: Final = {int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() 
 
 
 class Handler(Protocol):
-    """What a connection needs of the service. `date` is the current value of the Date header."""
+    """What a connection needs of the service.
+
+    `body_bytes` is what all bodies that are being read may come to, `date` the current value of the Date header.
+    """
 
     max_body_bytes: int
+    body_bytes: int
     connections: "set[Connection]"
     date: bytes
 
@@ -71,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._reading: Request | None = None
         self._parts: list[bytes] = []
         self._length = 0
+        self._reserved = 0
         self._missing = 0  # of a body that the parser does not read
         self._in_head = True
         self._bytes = 0  # of the message being read, or discarded
@@ -90,6 +96,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended changes nothing
         """Forget it. What it had sent completely is accepted all the same; nobody reads the answer."""
         self.handler.connections.discard(self)
+        self._reserve(0)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
@@ -156,11 +163,17 @@ class Connection(asyncio.Protocol):
         request.keep_alive = self._parser.should_keep_alive()
         self._in_head, self._bytes = False, 0
         self._length = int(request.headers.get(b"content-length", b"0"))
+        if b"transfer-encoding" in request.headers:
+            self._length = self.handler.max_body_bytes  # as much as it may become
         if self._length > self.handler.max_body_bytes:
             self._refuse(self._too_large())
+        elif self.handler.body_bytes + self._length > MAX_BODIES_BYTES:
+            self._refuse(Problem(503, "busy", "Too many large bodies are on their way.", headers=(("retry-after", "1"),)))
         elif len(request.path) > MAX_HEAD_BYTES:
             self._refuse(Problem(431, "too-large", f"The path is longer than {MAX_HEAD_BYTES:,} bytes."))
-        elif b"expect" in request.headers and request.headers[b"expect"].lower() == b"100-continue":
+        else:
+            self._reserve(self._length)
+        if not self._refused and b"expect" in request.headers and request.headers[b"expect"].lower() == b"100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:
@@ -178,6 +191,7 @@ class Connection(asyncio.Protocol):
         self._complete(request)
 
     def _complete(self, request: Request) -> None:
+        self._reserve(0)
         request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._in_head, self._bytes, self._reading, self._parts = True, 0, None, []
         self._since = time.monotonic()
@@ -233,6 +247,11 @@ class Connection(asyncio.Protocol):
         if rest:
             self.data_received(rest)
 
+    def _reserve(self, size: int) -> None:
+        """Count the body that is being read against what all connections together may hold."""
+        self.handler.body_bytes += size - self._reserved
+        self._reserved = size
+
     def _check_size(self) -> None:
         if self._in_head and self._bytes > MAX_HEAD_BYTES:
             self._refuse(Problem(431, "too-large", f"The head of this request is larger than {MAX_HEAD_BYTES:,} bytes."))
@@ -244,6 +263,7 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         self._refused = True
+        self._reserve(0)
         request = self._reading or Request(self)
         request.keep_alive = False
         self._reading = None

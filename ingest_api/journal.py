@@ -4,6 +4,7 @@ A worker owns one slot (a folder and its lock) and appends to one open segment, 
 `.db` and is the sealer's. What does not belong here: reading segments into Parquet (`sealer.py`).
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -21,6 +22,7 @@ from warehouse.settings import Settings
 
 OPEN, READY, DAMAGED = ".open", ".db", ".damaged"
 _MAX_SLOTS = 1024
+_RETRY_S = 1.0
 _SCHEMA = """
 CREATE TABLE requests (
     seq INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, key_id TEXT NOT NULL, id_base BLOB NOT NULL,
@@ -131,7 +133,9 @@ class Journal:
         self._opened_at = 0.0
         self._bytes = 0
         self._finisher = ThreadPoolExecutor(1, "finish-segment")
-        self._finishing: list[Future[None]] = []
+        self._finishing: dict[Future[None], tuple[sqlite3.Connection, Path]] = {}
+        self._unfinished: list[tuple[sqlite3.Connection, Path]] = []
+        self._retry_at = 0.0
         recover(slot)
 
     def put(self, entries: Iterable[Entry], refusals: Iterable[Refusal], size: int) -> None:
@@ -163,40 +167,57 @@ class Journal:
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
-    def rotate_if_due(self, now: float) -> bool:
-        """Hand the open segment to the sealer when it is old or big enough. `now` is `time.monotonic()`. Returns whether."""
+    def rotate_if_due(self, now: float) -> None:
+        """Hand the open segment to the sealer when it is old or big enough. `now` is `time.monotonic()`."""
+        self._look_after_finished(now)
         due = self._bytes >= self._segment_bytes or now - self._opened_at >= self._seal_after_s
-        if self._connection is None or not due:
-            return False
-        self.rotate()
-        return True
+        if self._connection is not None and due:
+            self.rotate()
 
     def rotate(self) -> None:
         """Hand the open segment to the sealer. Its fsync happens in another thread: what was answered is in its WAL already."""
         if self._connection is not None:
-            self._finishing = [future for future in self._finishing if not future.done()]
-            self._finishing.append(self._finisher.submit(_finish, self._connection, self._path))
+            self._finishing[self._finisher.submit(_finish, self._connection, self._path)] = (self._connection, self._path)
             self._connection = None
 
     def close(self) -> None:
-        """Hand over what is open, wait for it, and release the slot."""
+        """Hand over what is open, wait for it, and release the slot. What fails now is recovered by who takes the slot next."""
         self.rotate()
         self._finisher.shutdown(wait=True)
+        for future, (_, path) in self._finishing.items():
+            if error := future.exception():
+                log.error("journal.unfinished", segment=path.stem, reason=str(error))
         self._slot.release()
-        for future in self._finishing:
-            future.result()
+
+    def _look_after_finished(self, now: float) -> None:
+        """Try again, once a second, what could not be finished: on a full disk the WAL cannot be moved into its file."""
+        for future in [future for future in self._finishing if future.done()]:
+            connection, path = self._finishing.pop(future)
+            if error := future.exception():
+                log.error("journal.unfinished", segment=path.stem, reason=str(error))
+                self._unfinished.append((connection, path))
+        if self._unfinished and now >= self._retry_at:
+            self._retry_at = now + _RETRY_S
+            for connection, path in self._unfinished:
+                self._finishing[self._finisher.submit(_finish_again, connection, path)] = (connection, path)
+            self._unfinished = []
 
     def _open(self) -> sqlite3.Connection:
         self._path = self._slot.folder / (segment_id() + OPEN)
         connection = _connect(self._path)
-        connection.executescript(_SCHEMA)
-        _fsync_folder(self._slot.folder)
+        try:
+            connection.executescript(_SCHEMA)
+            _fsync_folder(self._slot.folder)
+        except (sqlite3.Error, OSError):
+            connection.close()
+            self._path.unlink()
+            raise
         self._opened_at, self._bytes = time.monotonic(), 0
         self._connection = connection
         return connection
 
     def _failure(self, error: Exception) -> FairboardError:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC
         if full and (self._connection is None or not self._roll_back()):
             return JournalFullError("The disk is full; nothing of this group was kept.")
         return JournalBrokenError(
@@ -253,6 +274,11 @@ def _finish(connection: sqlite3.Connection, path: Path) -> None:
     else:
         path.unlink()
     _fsync_folder(path.parent)
+
+
+def _finish_again(connection: sqlite3.Connection, path: Path) -> None:
+    connection.close()
+    _finish(_connect(path), path)
 
 
 def _fsync_folder(folder: Path) -> None:

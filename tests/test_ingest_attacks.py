@@ -224,6 +224,18 @@ def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_seale
     assert not list((tmp_path / "journal").glob("*/*"))
 
 
+def test_large_bodies_together_have_a_limit_and_it_is_given_back(running: Service) -> None:
+    port = int(running.url.rsplit(":", 1)[1])
+    head = b"POST /events/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
+    held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(40)]
+    for connection in held:
+        connection.sendall(head)
+    assert held[-1].recv(100).startswith(b"HTTP/1.1 503")
+    for connection in held:
+        connection.close()
+    wait_until(lambda: running.post("/events/batch", b" " * 4_000_000).status_code == 202, "there is room again")
+
+
 def test_json_bombs_are_refused_quickly(running: Service) -> None:
     for bomb in (b"[" * 2_000_000, b'{"a":' * 400_000, b'{"x":' + b"9" * 3_000_000 + b"}", b'"' + b"\\u0000" * 600_000 + b'"'):
         for path in ("/events", "/events/batch"):

@@ -341,3 +341,27 @@ def test_one_id_with_other_content_in_one_segment_is_rejected_and_a_copy_is_drop
     sealer.seal_once(_settings(tmp_path))
     assert _lake(tmp_path).events()["delta_xp"].to_list() == [1]
     assert _lake(tmp_path).rejects()["event_id"].to_list() == ["same"]
+
+
+def test_a_segment_that_cannot_be_finished_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(tmp_path)
+    journal = _journal(settings)
+    journal.put([_entry(1)], [], 100)
+    journal.commit()
+    rename, failures = Path.rename, iter([True])
+
+    def failing_once(path: Path, target: Path) -> Path:
+        if next(failures, False):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing_once)
+    journal.rotate()
+
+    def finished() -> bool:
+        journal.rotate_if_due(time.monotonic())
+        return any(journal_dir(settings).glob("*/*.db"))
+
+    wait_until(finished, "the segment is finished")
+    journal.close()
+    assert sealer.seal_once(settings) == 1

@@ -65,7 +65,7 @@ class Crashes(RuleBasedStateMachine):
     @rule()
     def rotate(self) -> None:
         self.alive().rotate()
-        for finishing in self.alive()._finishing:  # noqa: SLF001 - an image is taken file by file: no name may change meanwhile
+        for finishing in list(self.alive()._finishing):  # noqa: SLF001 - an image is taken file by file: no name may change meanwhile
             finishing.result()
 
     @rule(hours=st.integers(-48, 48))
