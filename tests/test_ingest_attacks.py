@@ -138,6 +138,7 @@ class _Transport:
 
     def __init__(self) -> None:
         self.written = b""
+        self.closed = False
 
     def get_extra_info(self, _name: str) -> tuple[str, int]:
         return "127.0.0.1", 1
@@ -148,7 +149,12 @@ class _Transport:
     def write_eof(self) -> None:
         """Nothing follows."""
 
-    close = abort = pause_reading = resume_reading = write_eof
+    pause_reading = resume_reading = write_eof
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
 
 
 @contextmanager
@@ -163,6 +169,28 @@ def _worker(folder: Path) -> Iterator[tuple[asyncio.AbstractEventLoop, Worker]]:
         yield loop, loop.run_until_complete(make())
     finally:
         loop.close()
+
+
+@pytest.mark.parametrize("part", [b"POST /ev", b"POST /events HTTP/1.1\r\ncontent-length: 9\r\n\r\nslow"])
+def test_a_request_that_does_not_arrive_is_a_408_and_an_idle_connection_is_closed(tmp_path: Path, part: bytes) -> None:
+    with _worker(tmp_path) as (_, worker):
+        transport = _Transport()
+        connection = Connection(worker._app)  # noqa: SLF001
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        connection.look(time.monotonic() + 70)
+        assert not transport.closed
+        connection.data_received(part)
+        connection.look(time.monotonic() + 19)
+        assert not transport.written
+        connection.look(time.monotonic() + 21)
+        assert transport.written.startswith(b"HTTP/1.1 408 ")
+        connection.look(time.monotonic() + 42)
+        assert transport.closed
+        idle = _Transport()
+        waiting = Connection(worker._app)  # noqa: SLF001
+        waiting.connection_made(idle)  # type: ignore[arg-type]
+        waiting.look(time.monotonic() + 76)
+        assert idle.closed
 
 
 JSON = st.recursive(
