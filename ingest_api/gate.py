@@ -135,22 +135,28 @@ def memory(caller: Caller, answer: bytes) -> bytes:
 _SET_IDEMPOTENCY: Final = b"*5\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n$2\r\nEX\r\n$3\r\n%d\r\n" % IDEMPOTENCY_S
 
 
+def forgetting(caller: Caller) -> bytes:
+    """The command that forgets a signature whose request was not accepted, so that it can come again. It has one reply."""
+    assert caller.replay_key is not None
+    return command(b"DEL", caller.replay_key)
+
+
 def other_body() -> Problem:
     """The refusal of a known `Idempotency-Key` with another body."""
     return Problem(422, "idempotency-key", "This Idempotency-Key came with another body or path in the last 5 minutes.")
 
 
 def _finding(caller: Caller, rate: Rate | None, stored: bytes | None, seen: bool) -> Finding:
-    if rate is not None and rate.remaining < 0:
-        detail = f"More than {rate.limit:,} requests in {rate.window_s} s from this key and address."
-        headers = (("retry-after", str(rate.resets_s)), *rate.headers())
-        return Finding(Problem(429, "rate-limit", detail, headers=headers), None, rate)
-    if stored is not None and stored[:_FINGERPRINT_BYTES] != caller.fingerprint:
-        return Finding(other_body(), None, rate)
     if seen:
         detail = (
             "This stamped signature was seen before. "
             "Add an eventId to every event or an Idempotency-Key to repeat it on purpose."
         )
         return Finding(Problem(409, "replay", detail), None, rate)
+    if rate is not None and rate.remaining < 0:
+        detail = f"More than {rate.limit:,} requests in {rate.window_s} s from this key and address."
+        headers = (("retry-after", str(rate.resets_s)), *rate.headers())
+        return Finding(Problem(429, "rate-limit", detail, headers=headers), None, rate)
+    if stored is not None and stored[:_FINGERPRINT_BYTES] != caller.fingerprint:
+        return Finding(other_body(), None, rate)
     return Finding(None, stored[_FINGERPRINT_BYTES:] if stored is not None else None, rate)

@@ -16,7 +16,7 @@ from ingest_api.admission import Admitted, Arrival, admit
 from ingest_api.bodies import Checked
 from ingest_api.committer import Committer
 from ingest_api.door import Door
-from ingest_api.gate import NOTHING, Caller, Finding, Gate, memory, other_body
+from ingest_api.gate import NOTHING, Caller, Finding, Gate, forgetting, memory, other_body
 from ingest_api.journal import Entry, Journal, JournalBrokenError, Refusal
 from ingest_api.metrics import Metrics
 from ingest_api.pressure import Pressure
@@ -174,6 +174,8 @@ class _Decisions:
             finding = _same_key(waiting.caller, finding, *self._keys[key])
         if finding.refusal is not None or finding.earlier is not None:
             self.outcomes.append(Outcome(finding, None, finding.earlier or b""))
+            if waiting.caller.replay_key is not None and finding.refusal is not None and finding.refusal.code != "replay":
+                self.memories.append(forgetting(waiting.caller))
             return
         admitted = admit(waiting.checked, waiting.arrival, self._door)
         self._count(admitted)

@@ -109,7 +109,7 @@ def _wait_until_ready(crew: list[_Child], host: str, port: int, stopping: list[i
         try:
             httpx.get(f"http://{host}:{port}/healthz", timeout=1, trust_env=False).raise_for_status()
         except httpx.HTTPError as error:
-            if not all(child.alive() for child in crew) or time.monotonic() > deadline:
+            if not any(child.alive() for child in crew) or time.monotonic() > deadline:
                 raise FairboardError(f"The service did not start on {host}:{port} ({error}); see the log above.") from error
             time.sleep(_POLL_S)
         else:

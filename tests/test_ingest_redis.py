@@ -118,6 +118,24 @@ def test_the_rate_limit_counts_by_client_and_believes_only_trusted_proxies(
             assert answers[-1].headers["ratelimit"].startswith('"requests";r=0;t=')
 
 
+def test_a_stamped_request_refused_by_the_limit_may_come_again(redis: EmbeddedRedis, tmp_path: Path) -> None:
+    settings = {"FAIRBOARD_RATE_LIMIT": "1", "FAIRBOARD_RATE_WINDOW_S": "2", "FAIRBOARD_REDIS_URL": redis.url}
+    with service(tmp_path / "data", **settings, FAIRBOARD_HMAC_KEYS=f"again:{SECRET}") as running:
+        wait_until(lambda: _status(running) == "ready", "Redis is connected")
+        seen = []
+        for n in range(6):
+            body = _body(xp=n)
+            headers = _stamped(body) | {"x_key_id": "again"}
+            seen.append(running.post("/events", body, **headers).status_code)
+            if seen[-1] == 429:
+                break
+        assert seen[-1] == 429
+        later = time.monotonic() + 2 * 2.1  # a refused request counts as well, so its client comes back two windows later
+        wait_until(lambda: time.monotonic() > later, "the windows are over")
+        assert running.post("/events", body, **headers).status_code == 202
+        assert running.post("/events", body, **headers).status_code == 409
+
+
 def test_no_field_reaches_a_redis_key_as_it_came(running: Service, redis: EmbeddedRedis) -> None:
     tricky = "a\tb c*{x}:lb:2026-11:weekly"
     assert running.post("/events", _body(player=tricky.replace("\t", "")), idempotency_key=tricky).status_code == 400
