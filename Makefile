@@ -6,7 +6,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DAGSTER_HOME := $(DATA)/dagster
 
-.PHONY: help setup setup-dev demo up down test lint format docs lock clean
+.PHONY: help setup setup-dev demo up down test lint format docs lock clean bench-ingest chaos
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,6 +24,12 @@ down: ## stop what `make up` left, if it was killed
 
 test: setup-dev chromium ## every test
 	pytest
+
+bench-ingest: setup-dev ## the ingest service beside the Go gateway, FastAPI and the machine (needs wrk, redis-server, Go)
+	python benchmarks/ingest_bench.py
+
+chaos: setup-dev ## kill -9 under load, a hundred times
+	python benchmarks/chaos_ingest.py --kills 100
 
 lint: setup-dev ## ruff, mypy strict, the rooms' import contracts
 	ruff check .

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from conftest import Land, encode, progression
 
+from ingest_api.keys import live_secrets
 from pipelines.cli import main
 from warehouse.lake import Lake
 from warehouse.settings import Settings
@@ -164,3 +165,14 @@ def test_the_installed_command_starts_and_ends_with_its_status() -> None:
     command = str(Path(sys.executable).parent / "fairboard")
     done = subprocess.run([command, "player", "nobody"], capture_output=True, text=True, check=False)
     assert (done.returncode, "No player 'nobody'" in done.stderr) == (1, True)
+
+
+def test_keys_are_made_listed_without_their_secret_and_retired(fairboard: Fairboard, settings: Settings) -> None:
+    first, second = fairboard("keys", "make", "game").stdout.strip(), fairboard("keys", "make", "game").stdout.strip()
+    assert live_secrets(settings) == {"game": [first.encode(), second.encode()]}
+    listed = fairboard("keys", "list", "--json").stdout
+    assert [key["id"] for key in msgspec.json.decode(listed)] == ["game", "game"]
+    assert first not in listed
+    fairboard("keys", "retire", "game", "--keep-newest")
+    assert live_secrets(settings) == {"game": [second.encode()]}
+    assert "no live secret of 'other'" in fairboard("keys", "retire", "other", status=1).stderr
