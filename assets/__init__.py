@@ -4,5 +4,5 @@ import warnings
 
 import dagster as dg
 
-# Dagster calls `backfill_policy` beta, once per asset and process; we chose it (docs/adr/0003-ranges-in-one-run.md).
+# Dagster calls `backfill_policy` beta, once per asset and process; we chose it (docs/adr/0006-ranges-in-one-run.md).
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_policy.*")

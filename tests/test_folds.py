@@ -120,6 +120,13 @@ def test_a_copy_counts_once_and_other_content_under_its_id_goes_to_rejects(setti
     assert '"delta_xp":999' in body
 
 
+def test_a_copy_whose_unknown_fields_differ_is_a_copy(settings: Settings, land: Land) -> None:
+    land([progression("ann", FIRST, 10, eventId="e1", build="1.0")])
+    land([progression("ann", FIRST, 10, eventId="e1", build="1.1")], name="copy")
+    assert materialize(settings)["events"].details["duplicates"] == 1
+    assert ask(settings, "SELECT count(*) FROM rejects") == [(0,)]
+
+
 def test_ten_equal_drops_in_a_second_are_ten_drops(settings: Settings, land: Land) -> None:
     land([{"type": "drop_claimed", "playerId": "ann", "ts": 1777636800, "payload": {"itemId": "hide"}} for _ in range(10)])
     materialize(settings)

@@ -2,8 +2,8 @@
 WITH versions AS (
     SELECT
         event_date, event_id, type, player_id, ts, delta_xp, activity, boss_id, duration_ms, party_size, difficulty,
-        item_id, rarity, quantity, extra,
-        min(received_ms) AS received_ms, min(key_id) AS key_id
+        item_id, rarity, quantity,
+        min(extra) AS extra, min(received_ms) AS received_ms, min(key_id) AS key_id
     FROM landed
     GROUP BY ALL
 ),
@@ -16,7 +16,7 @@ others AS (
         OR v.boss_id IS DISTINCT FROM e.boss_id OR v.duration_ms IS DISTINCT FROM e.duration_ms
         OR v.party_size IS DISTINCT FROM e.party_size OR v.difficulty IS DISTINCT FROM e.difficulty
         OR v.item_id IS DISTINCT FROM e.item_id OR v.rarity IS DISTINCT FROM e.rarity
-        OR v.quantity IS DISTINCT FROM e.quantity OR v.extra IS DISTINCT FROM e.extra
+        OR v.quantity IS DISTINCT FROM e.quantity
 )
 SELECT
     event_date,

@@ -1,8 +1,9 @@
 -- What landed on each day: every row, every id, and the ids that came again with other content (the first stays, see events).
+-- Content is what the contract names: a copy whose unknown fields differ is a copy, here as at the door.
 WITH contents AS (
     SELECT DISTINCT
         event_date, event_id, type, player_id, ts, delta_xp, activity, boss_id, duration_ms, party_size, difficulty,
-        item_id, rarity, quantity, extra
+        item_id, rarity, quantity
     FROM landed
 ),
 ids AS (
