@@ -1,6 +1,7 @@
-"""When it runs: every five minutes, for the days whose events changed, and once for every new day."""
+"""When it runs: every five minutes, for the days whose events changed or whose run failed, and once for every new day."""
 
 from collections.abc import Iterator
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 
@@ -12,6 +13,7 @@ DAY_JOB = "day"
 
 # A run takes 5 to 10 s to start: a handful a tick is what a small machine does within the five minutes.
 DAYS_A_TICK = 10
+RETRIED_FOR = timedelta(days=1)
 IN_PROGRESS = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 
@@ -33,14 +35,22 @@ def refresh_schedule() -> dg.ScheduleDefinition:
             yield dg.SkipReason("The runs of an earlier tick are still at it.")
             return
         with Engine(settings) as engine:
-            stale = [day for day in stale_days(engine) if day >= settings.first_day]
+            stale = {day for day in stale_days(engine) if day >= settings.first_day}
             today = engine.calendar.day_of(int(context.scheduled_execution_time.timestamp()))
-        requests = [dg.RunRequest(run_key=f"new day {today}", partition_key=str(today))] if today not in stale else []
-        # The tick is part of the key: a day whose run failed stays stale, and is asked for again.
-        requests += [
-            dg.RunRequest(run_key=f"{day} at {context.scheduled_execution_time}", partition_key=str(day))
-            for day in sorted(stale, reverse=True)[:DAYS_A_TICK]
-        ]
-        yield from requests
+        due = stale | failed_days(context.instance, context.scheduled_execution_time - RETRIED_FOR)
+        if today not in due:
+            yield dg.RunRequest(run_key=f"new day {today}", partition_key=str(today))
+        for day in sorted(due, reverse=True)[:DAYS_A_TICK]:
+            # The tick is part of the key: a day may be asked for any number of times.
+            yield dg.RunRequest(run_key=f"{day} at {context.scheduled_execution_time}", partition_key=str(day))
 
     return refresh
+
+
+def failed_days(instance: dg.DagsterInstance, since: datetime) -> set[date]:
+    """The days whose latest run since then failed: their tables may be new while their boards are old (Redis was away, say)."""
+    latest: dict[str, dg.DagsterRunStatus] = {}
+    for record in instance.get_run_records(dg.RunsFilter(job_name=DAY_JOB, created_after=since)):  # the newest first
+        if day := record.dagster_run.tags.get("dagster/partition"):
+            latest.setdefault(day, record.dagster_run.status)
+    return {date.fromisoformat(day) for day, status in latest.items() if status is dg.DagsterRunStatus.FAILURE}

@@ -75,20 +75,40 @@ def test_a_duplicated_row_is_caught_before_it_is_published(redis_settings: Setti
     assert "progression" in {check.asset_key.path[-1] for check in result.get_asset_check_evaluations() if not check.passed}
 
 
-def test_the_schedule_asks_for_days_with_new_events_and_for_each_new_day_once(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
-    land_events(settings, [progression("ann", "2026-05-01", 10), progression("ann", "2026-05-02", 10)])
+def requested(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> list[str | None]:
+    """The days that a tick of the schedule asks for."""
     definitions = build_definitions({"settings": settings})
     with dg.build_schedule_context(
-        scheduled_execution_time=datetime(2026, 5, 3, 0, 5, tzinfo=UTC),
+        scheduled_execution_time=now,
         resources={"settings": settings},
         instance=instance,
         repository_def=definitions.get_repository_def(),
     ) as context:
         tick = definitions.resolve_schedule_def("refresh").evaluate_tick(context)
-    assert [request.partition_key for request in tick.run_requests] == ["2026-05-03", "2026-05-02", "2026-05-01"]
-    assert tick.run_requests[0].run_key == "new day 2026-05-03"
+    return [request.partition_key for request in tick.run_requests or []]
+
+
+def test_the_schedule_asks_for_days_with_new_events_and_for_each_new_day(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    land_events(settings, [progression("ann", "2026-05-01", 10), progression("ann", "2026-05-02", 10)])
+    now = datetime(2026, 5, 3, 0, 5, tzinfo=UTC)
+    assert requested(settings, instance, now) == ["2026-05-03", "2026-05-02", "2026-05-01"]
+
+
+def test_a_day_whose_boards_could_not_be_published_is_asked_for_again(
+    redis_settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    now = datetime.now(UTC)
+    today = now.date().isoformat()
+    land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
+    away = redis_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    job = build_definitions({"settings": away}).resolve_job_def("day")
+    assert not job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False).success
+    assert requested(redis_settings, instance, now) == [today, "2026-05-01"]
+    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
+    assert job.execute_in_process(partition_key="2026-05-01", instance=instance).success
+    assert requested(redis_settings, instance, now) == [today]
 
 
 def test_every_asset_says_what_it_holds_and_what_it_stands_on() -> None:
