@@ -4,7 +4,6 @@ PYTHON ?= python3
 DATA := $(abspath $(or $(FAIRBOARD_DATA_DIR),data))
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-export DAGSTER_HOME := $(DATA)/dagster
 
 .PHONY: help setup setup-dev demo up down test lint format docs lock clean bench-ingest chaos
 
@@ -14,6 +13,7 @@ help: ## what there is
 demo: setup ## play a game through the whole system and show what came out
 	fairboard demo
 
+up: export DAGSTER_HOME := $(DATA)/dagster
 up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard :8501
 	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
 	@echo "API http://127.0.0.1:8080   Dagster http://127.0.0.1:3000   dashboard http://127.0.0.1:8501   Ctrl-C stops all"

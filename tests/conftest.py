@@ -38,7 +38,7 @@ def f1_data() -> Path:
 @pytest.fixture(autouse=True)
 def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever FAIRBOARD_… or .env the developer has is not the tests'."""
-    for name in [name for name in os.environ if name.startswith("FAIRBOARD_")]:
+    for name in [name for name in os.environ if name.startswith(("FAIRBOARD_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FAIRBOARD_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)

@@ -29,7 +29,7 @@ LEADER, CHEATER, NEWCOMER = "ada", "mallory", "newcomer"
 LEADER_XP = 3 * 900
 HOSTILE = "<img src=x onerror=alert(1)> **bold** [link](javascript:alert(1)) :red[x] $x$ `y`"
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BROWSER_ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                      "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 STARTS = 3
@@ -111,8 +111,9 @@ def _start(data_dir: Path) -> tuple[subprocess.Popen[str], str]:
     return process, f"http://127.0.0.1:{port}" if served else ""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For one module: while Playwright lives, its event loop runs in this thread, and no other test could run one."""
     if BROWSER is None:
         message = "no Chromium: `apt-get install chromium` (or google-chrome) to run the dashboard's browser tests"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
@@ -122,7 +123,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dashboard(game_lake: Settings, browser: Browser) -> Iterator[str]:
     with serve(game_lake.data_dir) as url:
         yield url
