@@ -11,10 +11,11 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import structlog
@@ -22,14 +23,15 @@ import structlog
 from ingest_api.journal import READY, Entry, Refusal, Slot, journal_dir, recover, set_aside
 from ingest_api.logs import configure_logs
 from ingest_api.metrics import Metrics
-from ingest_api.unfold import unfold, unpacked
+from ingest_api.unfold import unfold
 from warehouse.errors import LakeError
 from warehouse.events import split_days
-from warehouse.lake import Lake
+from warehouse.lake import Lake, Staged
 from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
 
 _PAUSE_S = 0.2
+_AT_ONCE = 2
 _READ_ENTRIES = f"SELECT {', '.join(Entry._fields)} FROM requests ORDER BY seq"  # noqa: S608 - our own names
 _READ_REFUSALS = f"SELECT {', '.join(Refusal._fields)} FROM refusals ORDER BY seq"  # noqa: S608
 
@@ -45,7 +47,11 @@ def seal_once(settings: Settings) -> int:
         metrics = Metrics.of(root, "sealer")
         _recover_dead_slots(root)
         segments = sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name)
-        return sum(_try(lake, settings, metrics, path) for path in segments)
+        # Arrow's readers, sorts and writers leave the interpreter free. Only staging is concurrent: a commit relies on the
+        # folders that it finds being on disk.
+        with ThreadPoolExecutor(_AT_ONCE, "stage-segment") as pool:
+            staged = [(path, pool.submit(_stage, lake, settings, path)) for path in segments]
+            return sum(_try(lake, metrics, path, content) for path, content in staged)
 
 
 def run(settings: Settings, parent: int) -> None:
@@ -73,10 +79,20 @@ def _recover_dead_slots(root: Path) -> None:
             slot.release()
 
 
-def _try(lake: Lake, settings: Settings, metrics: Metrics, path: Path) -> int:
+class _Content(NamedTuple):
+    """A segment as staged files: how many events and refused ones are in them."""
+
+    files: list[Staged]
+    events: int
+    refused: int
+
+
+def _try(lake: Lake, metrics: Metrics, path: Path, content: Future[_Content]) -> int:
     """Seal a segment; one that cannot be sealed now stays for the next time, and does not stop the others."""
     try:
-        events, refused = _seal(lake, settings, path)
+        files, events, refused = content.result()
+        lake.commit(files)
+        path.unlink()
     except sqlite3.DatabaseError as error:
         if path.exists():
             set_aside(path, str(error))
@@ -86,24 +102,22 @@ def _try(lake: Lake, settings: Settings, metrics: Metrics, path: Path) -> int:
         log.error("seal.failed", segment=path.stem, reason=str(error))  # noqa: TRY400 - it is tried again
         metrics.add("fairboard_seal_failures_total")
         return 0
+    log.debug("segment.sealed", segment=path.stem, events=events, refused=refused)
     metrics.add("fairboard_seal_events_total", events)
     metrics.add("fairboard_seal_rejects_total", refused)
     metrics.add("fairboard_seal_segments_total")
     return events + refused
 
 
-def _seal(lake: Lake, settings: Settings, path: Path) -> tuple[int, int]:
-    """Make a segment Parquet and remove it. Returns how many events and refused ones."""
+def _stage(lake: Lake, settings: Settings, path: Path) -> _Content:
+    """Make a segment Parquet, beside the tables."""
     entries, refused = _read(path)
-    table, conflicts = unfold([unpacked(entry) for entry in entries])
+    table, conflicts = unfold(entries)
     refused += conflicts
     name = f"{path.stem}.parquet"
     staged = [lake.stage(EVENTS, part, {"event_date": day}, name) for day, part in split_days(table, settings.zone)]
     staged += [lake.stage(REJECTS, part, {"event_date": day}, name) for day, part in _reject_days(settings, refused)]
-    lake.commit(staged)
-    path.unlink()
-    log.debug("segment.sealed", segment=path.stem, events=table.num_rows, refused=len(refused))
-    return table.num_rows, len(refused)
+    return _Content(staged, table.num_rows, len(refused))
 
 
 def _read(path: Path) -> tuple[list[Entry], list[Refusal]]:

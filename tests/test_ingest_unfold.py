@@ -1,5 +1,6 @@
 """The quick way from a segment to columns gives what the slow way gives."""
 
+import gzip
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from ingest_api.ids import derived_base
 from ingest_api.journal import Entry
-from ingest_api.unfold import Unpacked, in_columns, one_by_one
+from ingest_api.unfold import in_columns, one_by_one, unpacked
 from warehouse.errors import EventError
 from warehouse.events import decode_event
 
@@ -38,10 +39,15 @@ EVENT = st.fixed_dictionaries(
 )
 
 
-def _unpacked(bodies: list[bytes]) -> list[Unpacked]:
-    entry = Entry(1_790_000_000_000, "k", derived_base("k", b"x"), "r", "lines", b"", None)
-    other = entry._replace(id_base=derived_base("k", b"y"), key_id="other")
-    return [Unpacked(entry, range(len(bodies[1:])), bodies[1:]), Unpacked(other, [7], bodies[:1])]
+def _entries(bodies: list[bytes]) -> list[Entry]:
+    """The first event by itself at last, the others before it in one request: an array, or lines where that can be."""
+    first, *others = bodies
+    lines = len(others) % 2 == 1 and not any(b"\n" in body for body in others)
+    request = b"\n".join(others) if lines else b"[" + b" , ".join(others) + b"]"
+    packed = gzip.compress(request)
+    entry = Entry(1_790_000_000_000, "k", derived_base("k", b"x"), "r", "lines+gzip" if lines else "array+gzip", packed, None)
+    alone = entry._replace(id_base=derived_base("k", b"y"), key_id="other", form="lines", body=first.replace(b"\n", b""))
+    return [entry, alone._replace(positions=b"[7]")]
 
 
 def _is_event(body: bytes) -> bool:
@@ -57,9 +63,9 @@ def _is_event(body: bytes) -> bool:
 def test_both_ways_give_the_same_rows(events: list[dict[str, object]], indented: bool) -> None:
     bodies = [json.dumps(event, indent=1 if indented else None).encode() for event in events]
     accepted = [body for body in bodies if _is_event(body)]
-    quick = in_columns(_unpacked(accepted)) if accepted else None
+    quick = in_columns(_entries(accepted)) if accepted else None
     if quick is not None:
-        slow, refused = one_by_one(_unpacked(accepted))
+        slow, refused = one_by_one([unpacked(entry) for entry in _entries(accepted)])
         assert quick.equals(slow)
         assert not refused
 
@@ -75,13 +81,13 @@ def test_both_ways_give_the_same_rows(events: list[dict[str, object]], indented:
     ],
 )
 def test_what_arrow_reads_differently_goes_the_slow_way_and_is_kept(body: bytes) -> None:
-    assert in_columns(_unpacked([body])) is None
-    rows, _ = one_by_one(_unpacked([body]))
+    assert in_columns(_entries([body])) is None
+    rows, _ = one_by_one([unpacked(entry) for entry in _entries([body])])
     assert rows["player_id"].to_pylist() == ["b"]
     assert rows["delta_xp"].to_pylist() == [1]
 
 
 def test_a_simple_event_goes_the_quick_way() -> None:
     body = b'{"type":"boss_kill","playerId":"b","ts":1,"payload":{"bossId":"dragon","partySize":3}}'
-    (row,) = in_columns(_unpacked([body])).to_pylist()
+    (row,) = in_columns(_entries([body])).to_pylist()
     assert (row["boss_id"], row["party_size"], row["event_id"][14]) == ("dragon", 3, "8")
