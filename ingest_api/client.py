@@ -48,10 +48,6 @@ class SignedClient:
         """Close the connections."""
         self._http.close()
 
-    def post_event(self, event: dict[str, Any] | bytes, idempotency_key: str | None = None) -> BatchAnswer:
-        """Send one event (see `post_batch`)."""
-        return self._post("/events", event if isinstance(event, bytes) else msgspec.json.encode(event), idempotency_key)
-
     def post_batch(self, events: list[dict[str, Any]] | bytes, idempotency_key: str | None = None) -> BatchAnswer:
         """Send events: a list, or a body that is a JSON array or NDJSON. Without a key, one is made for its own retries.
 

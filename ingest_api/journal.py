@@ -6,7 +6,6 @@ A worker owns one slot (a folder and its lock) and appends to one open segment, 
 
 import errno
 import fcntl
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import structlog
 
 from ingest_api.ids import segment_id
 from warehouse.errors import FairboardError
+from warehouse.lake import fsync
 from warehouse.settings import Settings
 
 OPEN, READY, DAMAGED = ".open", ".db", ".damaged"
@@ -207,7 +207,7 @@ class Journal:
         connection = _connect(self._path)
         try:
             connection.executescript(_SCHEMA)
-            _fsync_folder(self._slot.folder)
+            fsync(self._slot.folder)
         except (sqlite3.Error, OSError):
             connection.close()
             self._path.unlink()
@@ -273,17 +273,9 @@ def _finish(connection: sqlite3.Connection, path: Path) -> None:
         path.rename(path.with_suffix(READY))
     else:
         path.unlink()
-    _fsync_folder(path.parent)
+    fsync(path.parent)
 
 
 def _finish_again(connection: sqlite3.Connection, path: Path) -> None:
     connection.close()
     _finish(_connect(path), path)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

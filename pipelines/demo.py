@@ -5,7 +5,6 @@ runs recorded in Dagster's instance. What does not belong here: how the result i
 """
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ from pipelines.simulation import Simulation, demo_scenario, wire
 from warehouse import readings
 from warehouse.boards import read_board, read_progress
 from warehouse.calendar import Calendar, Days, WindowKind
-from warehouse.embedded_redis import EmbeddedRedis, connect
+from warehouse.embedded_redis import EmbeddedRedis, connect, free_port
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
 from warehouse.settings import Settings
@@ -103,7 +102,7 @@ def _play(settings: Settings, game: Simulation, progress: Progress) -> play.Tall
 @contextmanager
 def _service(settings: Settings) -> Iterator[str]:
     """The ingest service as a process of its own. When it has ended, everything it accepted is in the lake."""
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = settings.data_dir / "ingest.log"
     with log.open("wb") as file:
@@ -128,7 +127,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -
         except httpx.TransportError:
             pass  # not listening yet
         time.sleep(0.05)
-    raise FairboardError(f"The ingest service did not become ready within {SERVE_TIMEOUT_S} s; its log is {log}.")
+    raise FairboardError(f"The ingest service ended, or was not ready within {SERVE_TIMEOUT_S} s; its log is {log}.")
 
 
 def _materialize(settings: Settings, days: Days, progress: Progress) -> None:
@@ -170,13 +169,6 @@ def _read_back(settings: Settings, game: Simulation, tally: play.Tally, today: d
         flagged=flagged,
         planted={str(player) for player in game.truth["player_id"].to_pylist()},
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _progress() -> Progress:

@@ -126,7 +126,7 @@ class EmbeddedRedis:
         _endpoint(self._settings).unlink(missing_ok=True)
 
     def _launch(self, server: Path) -> bool:
-        password, port = secrets.token_urlsafe(24), _free_port()
+        password, port = secrets.token_urlsafe(24), free_port()
         digest = hashlib.sha256(password.encode()).hexdigest()
         acl = f"user default off\nuser fairboard on #{digest} ~* &* +@all -@scripting -@admin\n"
         _write_private(self._folder / "users.acl", acl)
@@ -160,7 +160,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that is free now; another process may take it a moment later."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -204,7 +204,7 @@ class Lake:
         path.unlink(missing_ok=True)
         self._record_path(path).unlink(missing_ok=True)
         if existed:
-            _fsync(path.parent)
+            fsync(path.parent)
         return existed
 
     @contextmanager
@@ -310,10 +310,11 @@ def _flush(paths: Sequence[Path]) -> None:
         os.sync()
         return
     for path in paths:
-        _fsync(path)
+        fsync(path)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have a file, or a folder's entries, on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
