@@ -5,7 +5,7 @@ DATA := $(abspath $(or $(FAIRBOARD_DATA_DIR),data))
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup setup-dev demo up down test lint format docs lock clean bench-ingest chaos
+.PHONY: help setup setup-dev demo up down test lint format docs lock clean bench-ingest chaos fuzz
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,8 +22,11 @@ up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard 
 down: ## stop what `make up` left, if it was killed
 	@deploy/stop $(DATA)
 
-test: setup-dev chromium ## every test
+test: setup-dev chromium languages ## every test
 	pytest
+
+fuzz: setup-dev ## 100,000 generated requests against the ingest service, counted by their answer
+	FAIRBOARD_TEST_FUZZ=100000 pytest -n 0 --timeout 0 -s tests/test_ingest_attacks.py -k no_body_and_no_header
 
 bench-ingest: setup-dev ## the ingest service beside the Go gateway, FastAPI and the machine (needs wrk, redis-server, Go)
 	python benchmarks/ingest_bench.py
@@ -60,12 +63,17 @@ setup-dev: .venv/dev redis-server ## and the one that tests need
 	@touch $@
 
 # System packages: installed on Debian as root or with sudo, else named.
-.PHONY: redis-server chromium
+.PHONY: redis-server chromium languages
 redis-server: .venv/run
 	@deploy/system-package "Redis" redis-server "brew install redis" python -c 'from warehouse.embedded_redis import find_server; find_server()'
 
 chromium: .venv/dev
 	@deploy/system-package "Chromium (for the browser tests)" chromium "brew install --cask chromium" sh -c "command -v chromium || command -v chromium-browser || command -v google-chrome"
+
+languages: # their tests skip where these are missing
+	-@deploy/system-package "Node.js (for its example client)" nodejs "brew install node" command -v node
+	-@deploy/system-package "Go (for its example client)" golang-go "brew install go" command -v go
+	-@deploy/system-package "A C compiler (for a disk that fails)" gcc "xcode-select --install" command -v cc
 
 docs: setup-dev ## write what follows from the code (.env.example)
 	python -m docs.generate

@@ -178,17 +178,17 @@ class _Decisions:
                 self.memories.append(forgetting(waiting.caller))
             return
         admitted = admit(waiting.checked, waiting.arrival, self._door)
-        self._count(admitted)
+        self._count(admitted, len(waiting.arrival.plain))
         answer = _encode(admitted)
         if key is not None and admitted.single_error is None:
             self._keys[key] = (waiting.caller.fingerprint, answer)
             self.memories.append(memory(waiting.caller, answer))
         self.outcomes.append(Outcome(finding, admitted, answer))
 
-    def _count(self, admitted: Admitted) -> None:
+    def _count(self, admitted: Admitted, size: int) -> None:
         if admitted.entry is not None:
             self.entries.append(admitted.entry)
-            self.size += len(admitted.entry.body)
+            self.size += size
         self.refusals += admitted.refusals
         self.accepted += admitted.answer.accepted
         self.duplicates += admitted.answer.duplicates

@@ -141,6 +141,7 @@ def _reject_days(settings: Settings, refused: list[Refusal]) -> Iterator[tuple[d
 
 
 if __name__ == "__main__":
+    os.nice(10)  # where the machine is short, accepting comes first: what waits here is on disk
     configured = load_settings()
     configure_logs(configured)
     if sys.argv[1] == "once":

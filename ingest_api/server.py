@@ -67,11 +67,15 @@ def _seal_what_is_left(settings: Settings) -> None:
     """Seal once more where a sealer that was just dead, or just starting, could not do it at the end."""
     if any(journal_dir(settings).glob("[0-9]*/*")):
         command = [sys.executable, "-m", "ingest_api.sealer", "once"]
-        subprocess.run(command, env=settings_environment(settings), start_new_session=True, check=False)  # noqa: S603
+        subprocess.run(command, env=settings_environment(settings), process_group=0, check=False)  # noqa: S603
 
 
 class _Child:
-    """A process of ours: one module run by this interpreter, in a session of its own so that Ctrl-C reaches only us."""
+    """A process of ours: one module run by this interpreter.
+
+    In a process group of its own, so that Ctrl-C reaches only us; not in a session of its own, across which Linux's scheduler
+    would not heed the sealer's niceness.
+    """
 
     def __init__(self, settings: Settings, *module_and_arguments: str) -> None:
         self._environment = settings_environment(settings)
@@ -99,7 +103,7 @@ class _Child:
     def _start(self) -> None:
         self._started_at = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-            [sys.executable, "-m", *self._arguments, str(os.getpid())], env=self._environment, start_new_session=True
+            [sys.executable, "-m", *self._arguments, str(os.getpid())], env=self._environment, process_group=0
         )
 
 

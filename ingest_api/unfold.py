@@ -173,9 +173,11 @@ def _places(entries: list[Entry], counts: Any) -> Any:
 
 def _has_unknown(events: pa.Table) -> bool:
     """Whether a payload holds a field that its type of event does not have."""
-    for kind in _TYPES:
-        foreign = [field for field, (_, kinds) in _PAYLOAD.items() if kind not in kinds]
-        payloads = events["payload"].filter(pc.equal(events["type"], pa.scalar(kind)))
-        if any(pc.struct_field(payloads, field).null_count < len(payloads) for field in foreign):
-            return True
+    for field, (_, kinds) in _PAYLOAD.items():
+        values = pc.struct_field(events["payload"], field)
+        if values.null_count == len(values):
+            continue
+        for kind in set(_TYPES).difference(kinds):
+            if pc.any(pc.and_(pc.is_valid(values), pc.equal(events["type"], pa.scalar(kind)))).as_py():
+                return True
     return False

@@ -4,6 +4,7 @@ What does not belong here: what a request means (`app.py`), who starts workers (
 """
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -66,6 +67,9 @@ class Worker:
         self._link.keep()
         self._tick()
         server = await self._loop.create_server(lambda: Connection(self._app), host, port, reuse_port=True, backlog=_BACKLOG)
+        # What is loaded by now stays: a full collection that walked over it all held every request up by 40 ms, once a second.
+        gc.collect()
+        gc.freeze()
         log.info("worker.started", slot=self._slot.name, pid=os.getpid())
         await self._stopping.wait()
         server.close()

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import os
 import socket
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -244,8 +246,15 @@ def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_seale
             assert status != "500"
             connection.connection_lost(None)
 
-        attack()
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR)
+        )  # a line per refusal is the rest
+        try:
+            attack()
+        finally:
+            structlog.reset_defaults()
         worker._journal.close()  # noqa: SLF001
+    print(json.dumps({"name": "ingest_fuzz", "requests": sum(counted.values()), "by_status": counted}))
     accepted = seal_once(Settings(data_dir=tmp_path, _env_file=None))
     assert accepted > 0
     assert not list(tmp_path.rglob("*.damaged"))

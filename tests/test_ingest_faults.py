@@ -21,6 +21,7 @@ import pytest
 from ingest_api import sealer
 from ingest_api.ids import derived_base, event_id, uuid7_base
 from ingest_api.journal import Entry, Journal, JournalBrokenError, Refusal, Slot, journal_dir
+from tests.conftest import missing
 from tests.ingest_fixtures import Service, free_port, progression, service, wait_until
 from warehouse.settings import Settings
 
@@ -331,6 +332,55 @@ def test_a_failed_fsync_stops_the_journal_for_good(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(journal, "_connection", real)
     journal.close()
     assert sealer.seal_once(_settings(tmp_path)) == 1
+
+
+FAILING_FSYNC = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int fails(int descriptor) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0 || access(getenv("FSYNC_FAILS"), F_OK)) return 0;
+    path[length] = 0;
+    if (!strstr(path, "-wal")) return 0;
+    errno = EIO;
+    return 1;
+}
+#define FAILING(name) \
+    int name(int descriptor) { return fails(descriptor) ? -1 : ((int (*)(int))dlsym(RTLD_NEXT, #name))(descriptor); }
+FAILING(fsync)
+FAILING(fdatasync)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the disk is made to fail through LD_PRELOAD")
+def test_a_disk_that_fails_to_sync_stops_the_worker_and_what_was_answered_is_safe(tmp_path: Path) -> None:
+    if not shutil.which("cc"):
+        missing("a C compiler (cc), to make fsync fail")
+    source, library, trigger = tmp_path / "fail.c", tmp_path / "fail.so", tmp_path / "fails"
+    source.write_text(FAILING_FSYNC)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    with service(tmp_path / "data", LD_PRELOAD=str(library), FSYNC_FAILS=str(trigger)) as running:
+        body = json.dumps(progression(eventId="before")).encode()
+        assert running.post("/events", body).status_code == 202
+        trigger.touch()
+        refused = running.post("/events", json.dumps(progression(eventId="while")).encode())
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        trigger.unlink()
+        assert running.post("/events", body).status_code == 503
+        assert "restart the worker" in running.http.get("/readyz").json()["journal"]
+        running.stop()
+        running.start()
+        assert running.post("/events", json.dumps(progression(eventId="after")).encode()).status_code == 202
+        running.stop()
+        assert {"before", "after"} <= set(running.events()["event_id"])
 
 
 def test_one_id_with_other_content_in_one_segment_is_rejected_and_a_copy_is_dropped(tmp_path: Path) -> None:
