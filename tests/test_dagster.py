@@ -117,9 +117,10 @@ def test_every_asset_says_what_it_holds_and_what_it_stands_on() -> None:
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.materializable_asset_keys
     }
     assert parents["player_days"] == {"events"}
-    assert parents["progression"] == {"player_days"}
+    assert parents["player_months"] == {"player_days"}
+    assert parents["progression"] == {"player_days", "player_months"}
     assert parents["fairness"] == {"events", "player_days"}
-    assert parents["leaderboards"] == {"player_days"}
+    assert parents["leaderboards"] == {"player_days", "player_months"}
     assert all(graph.get(dg.AssetKey(name)).description for name in ASSETS)
     schema = graph.get(dg.AssetKey("progression")).metadata["dagster/column_schema"]
     assert "XP since the beginning. [XP]" in {column.description for column in schema.columns}
