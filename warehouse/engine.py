@@ -34,17 +34,6 @@ class Model:
     upstream: frozenset[str]
 
 
-def upstream_tables(name: str) -> list[str]:
-    """The tables of the lake that a model reads, itself or through other models."""
-    found: set[str] = set()
-    for relation in model(name).upstream - {name, "landed"}:
-        if relation in TABLES:
-            found.add(relation)
-        elif (MODELS / f"{relation}.sql").exists():
-            found.update(upstream_tables(relation))
-    return sorted(found)
-
-
 @cache
 def model(name: str) -> Model:
     """The model of that name."""

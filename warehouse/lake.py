@@ -100,7 +100,7 @@ class Lake:
         return [path for keys in self.partitions(table, days) for path in sorted(self.folder(table, keys).glob("*.parquet"))]
 
     def partitions(self, table: Table, days: Container[date] | None = None) -> list[Keys]:
-        """The keys of the partitions that exist, sorted; with `days`, of those whose date (`Table.date_column`) is among them."""
+        """The keys of the partitions that exist, sorted; with `days`, those whose date (`Table.date_column`) is among them."""
         found: list[tuple[Path, Keys]] = [(self.root / table.name, {})]
         for column in table.partition:
             is_date = pa.types.is_date(table.schema.field(column).type)
