@@ -8,6 +8,8 @@ from warehouse.tables import Table
 
 _ROWS = {
     "player_days": "SELECT player_id, events, xp, active_minutes FROM player_days ORDER BY xp DESC LIMIT 5",
+    "player_months": "SELECT player_id, active_days, xp, boss_kills FROM player_months"
+    " WHERE month_start = (SELECT max(month_start) FROM player_months) ORDER BY xp DESC LIMIT 5",
     "progression": "SELECT player_id, xp_gained, xp_total, level_before, level_after FROM progression"
     " ORDER BY level_ups DESC, xp_gained DESC LIMIT 5",
     "leaderboards": "SELECT window_kind, rank, player_id, xp, movement FROM leaderboards"

@@ -7,6 +7,7 @@ at a season's edge, so that a running season always has its running boards.
 import csv
 import re
 from bisect import bisect_right
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -60,6 +61,11 @@ class Days:
     def ending(cls, last: date, number: int) -> "Days":
         """The `number` days that end with `last`."""
         return cls(last - ONE_DAY * (number - 1), last)
+
+    @classmethod
+    def month_of(cls, day: date) -> "Days":
+        """The calendar month that contains `day`."""
+        return cls(day.replace(day=1), day.replace(day=monthrange(day.year, day.month)[1]))
 
     def __iter__(self) -> Iterator[date]:
         return (self.first + ONE_DAY * n for n in range(len(self)))

@@ -3,6 +3,7 @@
 What belongs here: connections, views, models. What does not: which days to compute (`folds.py`), where files lie (`lake.py`).
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -15,7 +16,7 @@ import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
-from warehouse.calendar import Calendar, Days
+from warehouse.calendar import Calendar
 from warehouse.errors import SettingsError
 from warehouse.lake import Lake
 from warehouse.settings import Settings
@@ -31,17 +32,6 @@ class Model:
     name: str
     sql: str
     upstream: frozenset[str]
-
-
-def upstream_tables(name: str) -> list[str]:
-    """The tables of the lake that a model reads, itself or through other models."""
-    found: set[str] = set()
-    for relation in model(name).upstream - {name, "landed"}:
-        if relation in TABLES:
-            found.add(relation)
-        elif (MODELS / f"{relation}.sql").exists():
-            found.update(upstream_tables(relation))
-    return sorted(found)
 
 
 @cache
@@ -75,8 +65,8 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.connection.close()
 
-    def bind(self, table: Table, days: Days | None = None) -> None:
-        """Make a table a view of its name; of a range of days where it is partitioned by day.
+    def bind(self, table: Table, days: Container[date] | None = None) -> None:
+        """Make a table a view of its name; with `days`, of those partitions alone (see `Lake.partitions`).
 
         `events` is the model over the raw files, which the view `landed` shows.
         """

@@ -4,32 +4,23 @@ A fold reads what lies upstream, computes the range's partitions and replaces th
 What does not belong here: Dagster, Redis, the SQL database.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
-from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
+from warehouse.calendar import ONE_DAY, Days, WindowKind
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, TABLES, Table
+from warehouse.spans import History, bind_boards, bind_spans, days_of
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PLAYER_MONTHS, PROGRESSION, REJECTS, TABLES, Table
 
 BASELINE_DAYS = 28
 CONFLICTS_FILE = "conflicts.parquet"
-
-_WINDOW_COLUMNS: dict[str, pa.DataType] = {
-    "window_kind": pa.string(),
-    "season": pa.string(),
-    "window_start": pa.date32(),
-    "as_of": pa.date32(),
-    "event_date": pa.date32(),
-    "counts": pa.bool_(),
-    "counted_before": pa.bool_(),
-}
-WINDOW_DAYS = pa.schema(_WINDOW_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -80,18 +71,46 @@ def player_days(engine: Engine, days: Days) -> Folded:
     engine.bind(EVENTS, days)
     batches = engine.run("player_days", first_day=days.first, last_day=days.last).arrow()
     existing = engine.lake.partitions(PLAYER_DAYS, days)
-    folded = _replace(engine, PLAYER_DAYS, batches, existing, inputs=lambda keys: inputs.get(keys["event_date"], ""))
+    folded = _replace(engine, PLAYER_DAYS, batches, existing, inputs=inputs)
+    return _finished(folded, days, started)
+
+
+def player_months(engine: Engine, days: Days) -> Folded:
+    """One row per player and month, of the range's months and of the one before them, which the range may have closed.
+
+    The newest month that has events is not rolled up: it would be written again every day, and nothing reads it whole.
+    A month whose days are as they were when it was folded is left alone.
+    """
+    started = perf_counter()
+    history = History(engine)
+    before = history.within(Days(date.min, days.first.replace(day=1) - ONE_DAY))
+    reach = Days((before or [days.first])[-1].replace(day=1), Days.month_of(days.last).last)
+    inside = history.within(reach)
+    closed = {day.replace(day=1) for day in inside} - {day.replace(day=1) for day in history.days[-1:]}
+    kept = closed & {month.first for month in history.months}
+    engine.bind(PLAYER_DAYS, {day for day in inside if day.replace(day=1) in closed - kept})
+    batches = engine.run("player_months").arrow()
+    existing = [keys for keys in engine.lake.partitions(PLAYER_MONTHS, reach) if keys["month_start"] not in kept]
+    inputs = {month: history.digest(Days.month_of(month)) for month in closed}
+    folded = _replace(engine, PLAYER_MONTHS, batches, existing, inputs=inputs)
     return _finished(folded, days, started)
 
 
 def progression(engine: Engine, days: Days) -> Folded:
-    """How far every player is at the end of each day of the range, and of every later day: they stand on it."""
+    """How far every player is at the end of each day of the range, and of the later days that stood on something else.
+
+    Each partition records a fingerprint of all that it stands on: the days up to it, and the level curve.
+    """
     started = perf_counter()
-    days = _with_later(engine, days, date.max)
-    engine.bind(PLAYER_DAYS, Days(date.min, days.last))
     engine.bind_levels()
+    history = History(engine)
+    inputs = history.digests(Days(date.min, date.max), engine.settings.levels_file.read_bytes())
+    moved = [day for day in inputs if day > days.last and engine.lake.inputs(PROGRESSION, {"event_date": day}) != inputs[day]]
+    days = Days(days.first, max([days.last, *moved]))
+    bind_spans(engine, history.spans(Days(date.min, days.first - ONE_DAY)), history.within(days))
     batches = engine.run("progression", first_day=days.first, last_day=days.last).arrow()
-    folded = _replace(engine, PROGRESSION, batches, engine.lake.partitions(PROGRESSION, days))
+    existing = engine.lake.partitions(PROGRESSION, days)
+    folded = _replace(engine, PROGRESSION, batches, existing, inputs=inputs)
     return _finished(folded, days, started)
 
 
@@ -102,10 +121,7 @@ def leaderboards(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     days = Days(days.first, days.last + ONE_DAY)
-    windows = window_days(engine, days, days_of(engine, PLAYER_DAYS))
-    needed = [day for day in windows["event_date"].to_pylist() if day]
-    engine.bind(PLAYER_DAYS, Days(min(needed), max(needed)) if needed else days)
-    engine.bind_rows("window_days", windows)
+    bind_boards(engine, History(engine), {window for day in days for window in engine.calendar.windows_of(day)})
     affected = [
         keys
         for keys in engine.lake.partitions(LEADERBOARDS)
@@ -142,6 +158,7 @@ def bind_event_scores(engine: Engine, days: Days) -> None:
 FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "events": events,
     "player_days": player_days,
+    "player_months": player_months,
     "progression": progression,
     "leaderboards": leaderboards,
     "fairness": fairness,
@@ -159,36 +176,9 @@ def fold(engine: Engine, table: str, days: Days) -> Folded:
 def stale_days(engine: Engine) -> list[date]:
     """The days whose events changed since `player_days` last read them, late arrivals included."""
     lake = engine.lake
-
-    def folded_from(keys: Keys) -> str:
-        record = lake.record(lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE)
-        return record.inputs if record else ""
-
-    return [
-        day
-        for day in sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
-        if lake.fingerprint(EVENTS, {"event_date": day}) != folded_from({"event_date": day})
-    ]
-
-
-def window_days(engine: Engine, days: Days, active: list[date]) -> pa.Table:
-    """Which active days count into which window: the relation behind `leaderboards` (schema `WINDOW_DAYS`).
-
-    Only windows that contain a day of the range, and have an active day. `as_of` is a window's last active day; a day counts
-    into the board as it stood before when it came earlier (of a daily board: when it is the day before).
-    """
-    as_of: dict[Window, date] = {}
-    for day in sorted(active):
-        as_of |= {window: day for window in engine.calendar.windows_of(day) if _overlaps(window.start, window.end, days)}
-    rows: list[tuple[Any, ...]] = []
-    for window, last in as_of.items():
-        inside = [day for day in active if window.start <= day <= last]
-        if window.kind is WindowKind.DAILY:
-            counted = [(day, True, False) for day in inside] + [(d, False, True) for d in active if d == window.start - ONE_DAY]
-        else:
-            counted = [(day, True, day < last) for day in inside]
-        rows += [(str(window.kind), window.season, window.start, last, *day) for day in counted]
-    return pa.Table.from_pylist([dict(zip(WINDOW_DAYS.names, row, strict=True)) for row in rows], schema=WINDOW_DAYS)
+    days = sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
+    keys: list[Keys] = [{"event_date": day} for day in days]
+    return [day for day, key in zip(days, keys, strict=True) if lake.fingerprint(EVENTS, key) != lake.inputs(PLAYER_DAYS, key)]
 
 
 def fairness_days(engine: Engine, days: Days) -> Days:
@@ -199,11 +189,6 @@ def fairness_days(engine: Engine, days: Days) -> Days:
 def _with_later(engine: Engine, days: Days, bound: date) -> Days:
     """The range, stretched to the last day up to `bound` that the lake holds."""
     return Days(days.first, max([days.last, *days_of(engine, PLAYER_DAYS, Days(days.last, bound))]))
-
-
-def days_of(engine: Engine, table: Table, days: Days | None = None) -> list[date]:
-    """The days that a table has partitions of."""
-    return [day for keys in engine.lake.partitions(table, days) if isinstance(day := keys["event_date"], date)]
 
 
 def _overlaps(start: date, end: date, days: Days) -> bool:
@@ -225,14 +210,17 @@ def _replace(
     batches: Iterable[pa.RecordBatch],
     existing: list[Keys],
     *,
-    inputs: Callable[[Keys], str] = lambda _: "",
+    inputs: Mapping[Any, str] = MappingProxyType({}),
     name: str = PARTITION_FILE,
 ) -> Folded:
-    """Write each partition of the sorted batches; of the existing ones, take away those that came out empty."""
+    """Write each partition of the sorted batches; of the existing ones, take away those that came out empty.
+
+    `inputs` has, by the partition's date, the fingerprint of what it was computed from.
+    """
     folded = Folded(table.name, Days(date.min, date.min))
     staged, written = [], []
     for keys, rows in split_partitions(table, batches):
-        staged.append(engine.lake.stage(table, rows, keys, name, inputs(keys)))
+        staged.append(engine.lake.stage(table, rows, keys, name, inputs.get(keys[table.date_column], "")))
         written.append(keys)
         folded.rows += rows.num_rows
     folded.partitions = len(staged)

@@ -9,7 +9,7 @@ What does not belong here: what the tables mean (`tables.py`) and how they are c
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from warehouse.calendar import Days
 from warehouse.errors import LakeError, SettingsError
 from warehouse.tables import TABLES, Table
 
@@ -96,12 +95,12 @@ class Lake:
         """The folder of one partition."""
         return self.root.joinpath(table.name, *(f"{key}={quote(str(keys[key]), safe='')}" for key in table.partition))
 
-    def files(self, table: Table, days: Days | None = None) -> list[Path]:
-        """The table's Parquet files in a stable order, of a range of days where the table is partitioned by day."""
+    def files(self, table: Table, days: Container[date] | None = None) -> list[Path]:
+        """The table's Parquet files in a stable order; of some days where the table is partitioned by day, see `partitions`."""
         return [path for keys in self.partitions(table, days) for path in sorted(self.folder(table, keys).glob("*.parquet"))]
 
-    def partitions(self, table: Table, days: Days | None = None) -> list[Keys]:
-        """The keys of the partitions that exist, sorted."""
+    def partitions(self, table: Table, days: Container[date] | None = None) -> list[Keys]:
+        """The keys of the partitions that exist, sorted; with `days`, those whose date (`Table.date_column`) is among them."""
         found: list[tuple[Path, Keys]] = [(self.root / table.name, {})]
         for column in table.partition:
             is_date = pa.types.is_date(table.schema.field(column).type)
@@ -110,8 +109,14 @@ class Lake:
                 for folder, keys in found
                 for child, value in _children(folder, column)
             ]
-        partitions = [keys for folder, keys in found if days is None or keys["event_date"] in days]
+        partitions = [keys for folder, keys in found if days is None or keys[table.date_column] in days]
         return sorted(partitions, key=lambda keys: [str(keys[c]) for c in table.partition])
+
+    def inputs(self, table: Table, keys: Keys) -> str:
+        """The fingerprint of what a derived partition was computed from; `""` where none was recorded or the file is gone."""
+        path = self.folder(table, keys) / PARTITION_FILE
+        record = self.record(path) if path.exists() else None
+        return record.inputs if record else ""
 
     def record(self, path: Path) -> FileRecord | None:
         """What was recorded of a file, or None where nothing was."""

@@ -23,9 +23,10 @@ from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATI
 from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
-from warehouse.folds import bind_event_scores, days_of, fairness_days
+from warehouse.folds import bind_event_scores, fairness_days
 from warehouse.lake import PARTITION_FILE
 from warehouse.settings import Settings
+from warehouse.spans import days_of
 from warehouse.tables import LEADERBOARDS, PLAYER_DAYS, PROGRESSION
 
 SNAPSHOT_TOP = 1_000

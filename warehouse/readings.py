@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
-from warehouse.folds import days_of, window_days
 from warehouse.publications import read_leaderboard
+from warehouse.spans import History, bind_boards, days_of
 from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
 
 
@@ -88,8 +86,5 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
     if not board.height or board["as_of"][0] <= day:
         return board
     # The lake keeps each window's newest board; how it stood earlier is the same fold over the days until then.
-    days = Days(window.start - ONE_DAY, day)
-    windows = window_days(engine, Days(day, day), days_of(engine, PLAYER_DAYS, days))
-    engine.bind(PLAYER_DAYS, days)
-    engine.bind_rows("window_days", windows.filter(pc.equal(windows["window_kind"], pa.scalar(str(window.kind)))))
+    bind_boards(engine, History(engine, until=day), [window])
     return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)

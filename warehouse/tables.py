@@ -41,7 +41,8 @@ class Column:
 class Table:
     """One table of the lake.
 
-    `partition` names the columns that are folders (Hive style) and not in the files; `sort` is the order inside a file.
+    `partition` names the columns that are folders (Hive style) and not in the files, the date last; `sort` is the order
+    inside a file.
     """
 
     name: str
@@ -56,6 +57,11 @@ class Table:
     def schema(self) -> pa.Schema:
         """All columns, those of the partition included."""
         return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
+
+    @property
+    def date_column(self) -> str:
+        """The partition's date: the day, or the first day of the month or window."""
+        return self.partition[-1]
 
     @cached_property
     def file_schema(self) -> pa.Schema:
@@ -133,7 +139,7 @@ PLAYER_DAYS = Table(
         Column("first_ts", INT, "First event.", "s since the epoch"),
         Column("last_ts", INT, "Last event.", "s since the epoch"),
         Column("active_minutes", INT, "Distinct minutes with an event.", "min"),
-        Column("xp", INT, "Sum of progression's delta_xp.", "XP"),
+        Column("xp", INT, "Sum of progression's delta_xp; saturates at 64 bits.", "XP"),
         Column("xp_events", INT, "Progression events.", "events"),
         Column("xp_first_ts", INT, "First progression event.", "s since the epoch", True),
         Column(
@@ -153,6 +159,29 @@ PLAYER_DAYS = Table(
             "10⁻⁶ ln XP",
         ),
         Column("log_sum_sq_e6", INT, "Σ round(10⁶·ln² x) over gains.", "10⁻⁶ ln² XP"),
+        Column("boss_kills", INT, "boss_kill events.", "events"),
+        Column("drops", INT, "drop_claimed events.", "events"),
+    ),
+)
+
+PLAYER_MONTHS = Table(
+    "player_months",
+    grain="player and calendar month; the newest month that has events is not rolled up yet",
+    doc="A month's player_days folded once more: long boards and totals read a month as one row.",
+    key=("month_start", "player_id"),
+    partition=("month_start",),
+    sort=("player_id",),
+    columns=(
+        Column("month_start", DAY, "First day of the month."),
+        _PLAYER,
+        Column("active_days", INT, "Days with events of every type.", "days"),
+        Column("first_date", DAY, "First of them."),
+        Column("last_date", DAY, "Last of them."),
+        Column("events", INT, "Events of every type.", "events"),
+        Column("xp", pa.decimal128(38, 0), "Sum of the days' xp: exact, a month of days that saturate included.", "XP"),
+        Column("xp_events", INT, "Progression events.", "events"),
+        Column("xp_first_ts", INT, "First progression event.", "s since the epoch", True),
+        Column("xp_changed_ts", INT, "Last progression event that moved XP.", "s since the epoch", True),
         Column("boss_kills", INT, "boss_kill events.", "events"),
         Column("drops", INT, "drop_claimed events.", "events"),
     ),
@@ -231,4 +260,4 @@ FAIRNESS = Table(
     ),
 )
 
-TABLES = {t.name: t for t in (EVENTS, REJECTS, PLAYER_DAYS, PROGRESSION, LEADERBOARDS, FAIRNESS)}
+TABLES = {t.name: t for t in (EVENTS, REJECTS, PLAYER_DAYS, PLAYER_MONTHS, PROGRESSION, LEADERBOARDS, FAIRNESS)}

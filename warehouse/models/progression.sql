@@ -1,8 +1,9 @@
 -- Running totals per player over the days of the range, on top of everything before it; levels from the curve.
 WITH earlier AS (
-    SELECT player_id, sum(CAST(xp AS DECIMAL(38, 0))) AS xp
-    FROM player_days
-    WHERE event_date < $first_day
+    SELECT player_id, sum(xp) AS xp
+    FROM player_spans
+    WHERE span_last < $first_day
+        AND player_id IN (SELECT player_id FROM player_days WHERE event_date BETWEEN $first_day AND $last_day)
     GROUP BY player_id
 ),
 running AS (
