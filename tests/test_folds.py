@@ -112,7 +112,9 @@ def test_a_copy_counts_once_and_other_content_under_its_id_goes_to_rejects(setti
     other = progression("ann", FIRST, 999, eventId="e2")
     land([other | {"received_ms": other["ts"] * 1000 + 1}], name="other")
     done = materialize(settings)
-    assert done["events"].details == {"landed": 4, "events": 2, "duplicates": 1, "conflicts": 1, "rejected": 0}
+    counts = {"landed": 4, "events": 2, "duplicates": 1, "conflicts": 1, "rejected": 0, "set_aside": 0}
+    assert done["events"].details == counts
+    assert materialize(settings)["events"].details == counts
     assert ask(settings, "SELECT sum(xp) FROM player_days") == [(15,)]
     [(event_id, reason, body)] = ask(settings, "SELECT event_id, reason, body FROM rejects")
     assert event_id == "e2"

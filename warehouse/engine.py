@@ -71,10 +71,26 @@ class Engine:
         `events` is the model over the raw files, which the view `landed` shows.
         """
         if table is EVENTS:
-            self._view("landed", scan(EVENTS, self.lake.files(EVENTS, days)))
-            self._view("events", model("events").sql)
+            self.bind_landed(self.lake.files(EVENTS, days))
+            self._view("events", "SELECT * FROM landed" if self._each_id_once(days) else model("events").sql)
         else:
             self._view(table.name, scan(table, self.lake.files(table, days)))
+
+    def bind_landed(self, files: list[Path], without: str | None = None) -> None:
+        """Make raw files of `events` the view `landed`; `without` leaves a player's rows out."""
+        sql = scan(EVENTS, files)
+        if without is not None:
+            sql = f"SELECT * FROM ({sql}) WHERE player_id <> {exp.Literal.string(without).sql(dialect='duckdb')}"  # noqa: S608 - a literal
+        self._view("landed", sql)
+
+    def _each_id_once(self, days: Days | None) -> bool:
+        """Whether every day is one compacted file without conflicts: then nothing has to look for copies."""
+        for keys in self.lake.partitions(EVENTS, days):
+            names = [path.name for path in self.lake.folder(EVENTS, keys).glob("*.parquet")]
+            record = self.lake.record(self.lake.folder(EVENTS, keys) / names[0]) if len(names) == 1 else None
+            if names and (record is None or record.ids != record.rows):
+                return False
+        return True
 
     def bind_all(self) -> None:
         """Make every table of the lake a view: what an analyst sees."""

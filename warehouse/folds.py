@@ -4,6 +4,7 @@ A fold reads what lies upstream, computes the range's partitions and replaces th
 What does not belong here: Dagster, Redis, the SQL database.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -14,10 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from warehouse.calendar import ONE_DAY, Days, WindowKind
+from warehouse.compaction import count_landed, settle
+from warehouse.damage import examine, set_aside
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
 from warehouse.spans import History, bind_boards, bind_spans, days_of
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PLAYER_MONTHS, PROGRESSION, REJECTS, TABLES, Table
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PLAYER_MONTHS, PROGRESSION, REJECTS, Table
 
 BASELINE_DAYS = 28
 CONFLICTS_FILE = "conflicts.parquet"
@@ -37,36 +40,43 @@ class Folded:
 
 
 def events(engine: Engine, days: Days) -> Folded:
-    """The landed events: nothing is computed but their counts, and the ids in conflict go to `rejects`.
+    """The landed events: their files are brought in order (`compaction`), counted, and the ids in conflict go to `rejects`.
 
-    `details` holds landed, events, duplicates, conflicts and rejected (refused at the door on those days).
+    `details` holds landed (copies dropped since included), events, duplicates, conflicts, rejected (refused at the door on
+    those days), and set_aside: damaged files that were found now.
     """
     started = perf_counter()
-    engine.bind(EVENTS, days)
-    counts = engine.run("landings").arrow().read_all().to_pylist()
-    landed, unique, conflicts = (sum(row[name] for row in counts) for name in ("landed", "events", "conflicts"))
-    rejects = engine.lake.partitions(REJECTS, days)
-    if conflicts or any((engine.lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
+    lake, today = engine.lake, engine.calendar.day_of(int(time.time()))
+    done = [settle(engine, keys, closed=_day(keys) < today) for keys in lake.partitions(EVENTS, days)]
+    found = count_landed(engine, days)
+    rejects = lake.partitions(REJECTS, days)
+    if found.conflicts or any((lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
+        engine.bind(EVENTS, days)
         _replace(engine, REJECTS, engine.run("conflicts").arrow(), rejects, name=CONFLICTS_FILE)
     refused = sum(
         record.rows
-        for keys in engine.lake.partitions(REJECTS, days)
-        for name, record in engine.lake.records(REJECTS, keys).items()
+        for keys in lake.partitions(REJECTS, days)
+        for name, record in lake.records(REJECTS, keys).items()
         if name != CONFLICTS_FILE
     )
     details = {
-        "landed": landed,
-        "events": unique,
-        "duplicates": landed - unique - conflicts,
-        "conflicts": conflicts,
+        "landed": found.landed,
+        "events": found.events,
+        "duplicates": found.landed - found.events - found.conflicts,
+        "conflicts": found.conflicts,
         "rejected": refused,
+        "set_aside": sum(one.set_aside for one in done),
     }
-    return Folded("events", days, unique, len(counts), 0, perf_counter() - started, details)
+    merged = sum(one.merged for one in done)
+    return Folded("events", days, found.events, len(done), merged, perf_counter() - started, details)
 
 
 def player_days(engine: Engine, days: Days) -> Folded:
-    """One row per player and day. Records per day which files it has read, for `stale_days`."""
+    """One row per player and day. Damaged files are set aside first; what was read is recorded per day, for `stale_days`."""
     started = perf_counter()
+    for keys in engine.lake.partitions(EVENTS, days):
+        for damage in examine(engine.lake, EVENTS, keys).damages:
+            set_aside(engine.lake, damage)
     inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
     engine.bind(EVENTS, days)
     batches = engine.run("player_days", first_day=days.first, last_day=days.last).arrow()
@@ -166,10 +176,16 @@ FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
 
 
 def fold(engine: Engine, table: str, days: Days) -> Folded:
-    """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs."""
-    with engine.lake.lock(table):
-        if table != EVENTS.name:
-            engine.lake.sweep(TABLES[table])
+    """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs.
+
+    Whoever reads `events` keeps its files from being merged meanwhile.
+    """
+    lake = engine.lake
+    if table == EVENTS.name:
+        with lake.lock(table):
+            return events(engine, days)
+    with lake.lock(table), lake.lock(EVENTS.name, shared=True):
+        lake.sweep(table)
         return FOLDS[table](engine, days)
 
 
@@ -189,6 +205,12 @@ def fairness_days(engine: Engine, days: Days) -> Days:
 def _with_later(engine: Engine, days: Days, bound: date) -> Days:
     """The range, stretched to the last day up to `bound` that the lake holds."""
     return Days(days.first, max([days.last, *days_of(engine, PLAYER_DAYS, Days(days.last, bound))]))
+
+
+def _day(keys: Keys) -> date:
+    day = keys["event_date"]
+    assert isinstance(day, date)
+    return day
 
 
 def _overlaps(start: date, end: date, days: Days) -> bool:

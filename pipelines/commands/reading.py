@@ -11,9 +11,11 @@ from warehouse import readings
 from warehouse.analysts import ask
 from warehouse.boards import entries
 from warehouse.calendar import WindowKind
+from warehouse.damage import Damage
+from warehouse.damage import verify as verified
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
-from warehouse.lake import Damage, Lake
+from warehouse.lake import Lake
 from warehouse.settings import load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -117,7 +119,7 @@ def verify(json: Json = False) -> None:
     """Read every file of the lake and compare it with what was recorded when it was written."""
     settings = load_settings()
     files, rows, damages = 0, 0, []
-    for found in Lake(settings.lake_dir, settings.timezone).verify():
+    for found in verified(Lake(settings.lake_dir, settings.timezone)):
         if isinstance(found, Damage):
             damages.append(found)
         else:

@@ -1,4 +1,4 @@
--- What landed on each day: every row, every id, and the ids that came again with other content (the first stays, see events).
+-- What is in each day's files: every id, and the ids that came again with other content (the first stays, see events).
 -- Content is what the contract names: a copy whose unknown fields differ is a copy, here as at the door.
 WITH contents AS (
     SELECT DISTINCT
@@ -10,18 +10,11 @@ ids AS (
     SELECT event_date, event_id, count(*) AS versions
     FROM contents
     GROUP BY event_date, event_id
-),
-landed_rows AS (
-    SELECT event_date, count(*) AS landed
-    FROM landed
-    GROUP BY event_date
 )
 SELECT
-    i.event_date,
-    CAST(any_value(l.landed) AS BIGINT) AS landed,
+    event_date,
     count(*) AS events,
-    CAST(sum(i.versions - 1) AS BIGINT) AS conflicts
-FROM ids AS i
-JOIN landed_rows AS l ON i.event_date = l.event_date
-GROUP BY i.event_date
-ORDER BY i.event_date
+    CAST(sum(versions - 1) AS BIGINT) AS conflicts
+FROM ids
+GROUP BY event_date
+ORDER BY event_date
