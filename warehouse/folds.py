@@ -15,9 +15,21 @@ import pyarrow as pa
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, TABLES, Table
+from warehouse.tables import (
+    ACTIVITY_DAYS,
+    DAILY_METRICS,
+    EVENTS,
+    FAIRNESS,
+    LEADERBOARDS,
+    PLAYER_DAYS,
+    PROGRESSION,
+    REJECTS,
+    TABLES,
+    Table,
+)
 
 BASELINE_DAYS = 28
+MONTH_DAYS = 30  # of MAU; also how far the model of daily_metrics follows a cohort
 CONFLICTS_FILE = "conflicts.parquet"
 
 _WINDOW_COLUMNS: dict[str, pa.DataType] = {
@@ -84,6 +96,15 @@ def player_days(engine: Engine, days: Days) -> Folded:
     return _finished(folded, days, started)
 
 
+def activity_days(engine: Engine, days: Days) -> Folded:
+    """What was played on each day, by activity, boss and item: of the day's events alone."""
+    started = perf_counter()
+    engine.bind(EVENTS, days)
+    batches = engine.run("activity_days", first_day=days.first, last_day=days.last).arrow()
+    folded = _replace(engine, ACTIVITY_DAYS, batches, engine.lake.partitions(ACTIVITY_DAYS, days))
+    return _finished(folded, days, started)
+
+
 def progression(engine: Engine, days: Days) -> Folded:
     """How far every player is at the end of each day of the range, and of every later day: they stand on it."""
     started = perf_counter()
@@ -128,6 +149,20 @@ def fairness(engine: Engine, days: Days) -> Folded:
     return _finished(folded, days, started)
 
 
+def daily_metrics(engine: Engine, days: Days) -> Folded:
+    """How the game did on each day of the range, and on every later one: levels and first days stand on all days before."""
+    started = perf_counter()
+    days = _with_later(engine, days, date.max)
+    month_start = days.first - timedelta(days=MONTH_DAYS - 1)
+    engine.bind(PLAYER_DAYS, Days(date.min, days.last))
+    engine.bind(PROGRESSION, days)
+    engine.bind(ACTIVITY_DAYS, days)
+    engine.bind_levels()
+    batches = engine.run("daily_metrics", first_day=days.first, last_day=days.last, month_start=month_start).arrow()
+    folded = _replace(engine, DAILY_METRICS, batches, engine.lake.partitions(DAILY_METRICS, days))
+    return _finished(folded, days, started)
+
+
 def bind_event_scores(engine: Engine, days: Days) -> None:
     """Make `event_scores` a view: each XP event of the range with its z by each rule."""
     baseline_day = days.first - timedelta(days=BASELINE_DAYS)
@@ -142,9 +177,11 @@ def bind_event_scores(engine: Engine, days: Days) -> None:
 FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "events": events,
     "player_days": player_days,
+    "activity_days": activity_days,
     "progression": progression,
     "leaderboards": leaderboards,
     "fairness": fairness,
+    "daily_metrics": daily_metrics,
 }
 
 
