@@ -84,7 +84,11 @@ class Engine:
             self._view("landed", scan(EVENTS, self.lake.files(EVENTS, days)))
             self._view("events", model("events").sql)
         else:
-            self._view(table.name, scan(table, self.lake.files(table, days)))
+            self.bind_files(table, self.lake.files(table, days))
+
+    def bind_files(self, table: Table, files: list[Path]) -> None:
+        """Make those files of a table a view of its name."""
+        self._view(table.name, scan(table, files))
 
     def bind_all(self) -> None:
         """Make every table of the lake a view: what an analyst sees."""

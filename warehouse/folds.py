@@ -127,12 +127,7 @@ def leaderboards(engine: Engine, days: Days) -> Folded:
     needed = [day for day in windows["event_date"].to_pylist() if day]
     engine.bind(PLAYER_DAYS, Days(min(needed), max(needed)) if needed else days)
     engine.bind_rows("window_days", windows)
-    affected = [
-        keys
-        for keys in engine.lake.partitions(LEADERBOARDS)
-        if isinstance(keys["window_start"], date) and _touches(engine, keys, days)
-    ]
-    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), affected)
+    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), boards_of(engine, days))
     return _finished(folded, days, started)
 
 
@@ -241,6 +236,11 @@ def _with_later(engine: Engine, days: Days, bound: date) -> Days:
 def days_of(engine: Engine, table: Table, days: Days | None = None) -> list[date]:
     """The days that a table has partitions of."""
     return [day for keys in engine.lake.partitions(table, days) if isinstance(day := keys["event_date"], date)]
+
+
+def boards_of(engine: Engine, days: Days) -> list[Keys]:
+    """The boards of the lake whose window contains a day of the range."""
+    return [keys for keys in engine.lake.partitions(LEADERBOARDS) if _touches(engine, keys, days)]
 
 
 def _overlaps(start: date, end: date, days: Days) -> bool:

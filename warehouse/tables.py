@@ -263,7 +263,7 @@ FAIRNESS = Table(
 DAILY_METRICS = Table(
     "daily_metrics",
     grain="day, metric, subject and detail",
-    doc="How the game does, day by day: active players, retention, sessions, levels, drop rates (docs/metrics.md defines each). "
+    doc="How the game does, day by day: active players, retention, sessions, levels, drop rates; docs/metrics.md defines each. "
     "Days without any event have no rows.",
     key=("event_date", "metric", "subject", "detail"),
     partition=("event_date",),
