@@ -5,6 +5,7 @@ What belongs here: names, partitions, dependencies, metadata. What does not: how
 
 import dagster as dg
 
+from assets.checks import check_results, check_specs
 from assets.previews import preview
 from warehouse.calendar import Days
 from warehouse.engine import Engine, model
@@ -72,6 +73,7 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
         description=f"{table.doc}\n\nGrain: {table.grain}.\n\n```sql\n{model(table.name).sql}```",
         metadata={"dagster/column_schema": column_schema(table), **lineage},
         kinds={"duckdb", "parquet"},
+        check_specs=check_specs(table),
         # One pass over a range is what the folds are made for: a backfill of a year is one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -79,7 +81,10 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
         with Engine(settings) as engine:
             days = days_of(context)
             folded = fold(engine, table.name, days)
-            return dg.MaterializeResult(metadata={**_metadata(folded), **lineage, **preview(engine, table, days)})
+            return dg.MaterializeResult(
+                metadata={**_metadata(folded), **lineage, **preview(engine, table, days)},
+                check_results=check_results(engine, table, folded.days),
+            )
 
     return table_asset
 

@@ -74,7 +74,11 @@ class Engine:
             self.bind_landed(self.lake.files(EVENTS, days))
             self._view("events", "SELECT * FROM landed" if self._each_id_once(days) else model("events").sql)
         else:
-            self._view(table.name, scan(table, self.lake.files(table, days)))
+            self.bind_files(table, self.lake.files(table, days))
+
+    def bind_files(self, table: Table, files: list[Path]) -> None:
+        """Make those files of a table a view of its name."""
+        self._view(table.name, scan(table, files))
 
     def bind_landed(self, files: list[Path], without: str | None = None) -> None:
         """Make raw files of `events` the view `landed`; `without` leaves a player's rows out."""

@@ -20,9 +20,21 @@ from warehouse.damage import examine, set_aside
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
 from warehouse.spans import History, bind_boards, bind_spans, days_of
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PLAYER_MONTHS, PROGRESSION, REJECTS, Table
+from warehouse.tables import (
+    ACTIVITY_DAYS,
+    DAILY_METRICS,
+    EVENTS,
+    FAIRNESS,
+    LEADERBOARDS,
+    PLAYER_DAYS,
+    PLAYER_MONTHS,
+    PROGRESSION,
+    REJECTS,
+    Table,
+)
 
 BASELINE_DAYS = 28
+MONTH_DAYS = 30  # of MAU; also how far the model of daily_metrics follows a cohort
 CONFLICTS_FILE = "conflicts.parquet"
 
 
@@ -106,6 +118,15 @@ def player_months(engine: Engine, days: Days) -> Folded:
     return _finished(folded, days, started)
 
 
+def activity_days(engine: Engine, days: Days) -> Folded:
+    """What was played on each day, by activity, boss and item: of the day's events alone."""
+    started = perf_counter()
+    engine.bind(EVENTS, days)
+    batches = engine.run("activity_days", first_day=days.first, last_day=days.last).arrow()
+    folded = _replace(engine, ACTIVITY_DAYS, batches, engine.lake.partitions(ACTIVITY_DAYS, days))
+    return _finished(folded, days, started)
+
+
 def progression(engine: Engine, days: Days) -> Folded:
     """How far every player is at the end of each day of the range, and of the later days that stood on something else.
 
@@ -132,12 +153,7 @@ def leaderboards(engine: Engine, days: Days) -> Folded:
     started = perf_counter()
     days = Days(days.first, days.last + ONE_DAY)
     bind_boards(engine, History(engine), {window for day in days for window in engine.calendar.windows_of(day)})
-    affected = [
-        keys
-        for keys in engine.lake.partitions(LEADERBOARDS)
-        if isinstance(keys["window_start"], date) and _touches(engine, keys, days)
-    ]
-    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), affected)
+    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), boards_of(engine, days))
     return _finished(folded, days, started)
 
 
@@ -151,6 +167,20 @@ def fairness(engine: Engine, days: Days) -> Folded:
     bind_event_scores(engine, days)
     batches = engine.run("fairness", baseline_days=BASELINE_DAYS).arrow()
     folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
+    return _finished(folded, days, started)
+
+
+def daily_metrics(engine: Engine, days: Days) -> Folded:
+    """How the game did on each day of the range, and on every later one: levels and first days stand on all days before."""
+    started = perf_counter()
+    days = _with_later(engine, days, date.max)
+    month_start = days.first - timedelta(days=MONTH_DAYS - 1)
+    engine.bind(PLAYER_DAYS, Days(date.min, days.last))
+    engine.bind(PROGRESSION, days)
+    engine.bind(ACTIVITY_DAYS, days)
+    engine.bind_levels()
+    batches = engine.run("daily_metrics", first_day=days.first, last_day=days.last, month_start=month_start).arrow()
+    folded = _replace(engine, DAILY_METRICS, batches, engine.lake.partitions(DAILY_METRICS, days))
     return _finished(folded, days, started)
 
 
@@ -169,9 +199,11 @@ FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "events": events,
     "player_days": player_days,
     "player_months": player_months,
+    "activity_days": activity_days,
     "progression": progression,
     "leaderboards": leaderboards,
     "fairness": fairness,
+    "daily_metrics": daily_metrics,
 }
 
 
@@ -211,6 +243,11 @@ def _day(keys: Keys) -> date:
     day = keys["event_date"]
     assert isinstance(day, date)
     return day
+
+
+def boards_of(engine: Engine, days: Days) -> list[Keys]:
+    """The boards of the lake whose window contains a day of the range."""
+    return [keys for keys in engine.lake.partitions(LEADERBOARDS) if _touches(engine, keys, days)]
 
 
 def _overlaps(start: date, end: date, days: Days) -> bool:

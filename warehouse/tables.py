@@ -139,6 +139,8 @@ PLAYER_DAYS = Table(
         Column("first_ts", INT, "First event.", "s since the epoch"),
         Column("last_ts", INT, "Last event.", "s since the epoch"),
         Column("active_minutes", INT, "Distinct minutes with an event.", "min"),
+        Column("sessions", INT, "Sessions: a pause of more than 30 minutes, or midnight, begins another.", "sessions"),
+        Column("session_seconds", INT, "Σ over the sessions, from first to last event.", "s"),
         Column("xp", INT, "Sum of progression's delta_xp; saturates at 64 bits.", "XP"),
         Column("xp_events", INT, "Progression events.", "events"),
         Column("xp_first_ts", INT, "First progression event.", "s since the epoch", True),
@@ -184,6 +186,33 @@ PLAYER_MONTHS = Table(
         Column("xp_changed_ts", INT, "Last progression event that moved XP.", "s since the epoch", True),
         Column("boss_kills", INT, "boss_kill events.", "events"),
         Column("drops", INT, "drop_claimed events.", "events"),
+    ),
+)
+
+ACTIVITY_DAYS = Table(
+    "activity_days",
+    grain="day, type of event and what it was about: activity, or boss, difficulty and party, or boss, item and rarity",
+    doc="What was played on a day: XP by activity, kills and their times by boss, drops by boss and item. "
+    "Rows of one `type` add up; `players`, medians and p90 do not.",
+    key=("event_date", "type", "activity", "boss_id", "difficulty", "party_size", "item_id", "rarity"),
+    partition=("event_date",),
+    sort=("type", "activity", "boss_id", "difficulty", "party_size", "item_id", "rarity"),
+    columns=(
+        _DAY,
+        Column("type", TEXT, "`progression`, `boss_kill` or `drop_claimed`."),
+        Column("activity", TEXT, "What the XP of progression was for; empty for other types."),
+        Column("boss_id", TEXT, "The boss killed, or that dropped the item; empty where none was named."),
+        Column("difficulty", TEXT, "Difficulty of the kill; empty where none was named."),
+        Column("party_size", INT, "Players in the party that killed; 0 where it was not said.", "players"),
+        Column("item_id", TEXT, "The item dropped; empty where none was named."),
+        Column("rarity", TEXT, "Rarity of the item; empty where none was named."),
+        Column("events", INT, "Events.", "events"),
+        Column("players", INT, "Different players.", "players"),
+        Column("xp", INT, "Sum of progression's delta_xp.", "XP"),
+        Column("quantity", INT, "Items claimed; a drop without a quantity is one.", "items"),
+        Column("timed_kills", INT, "Kills with a duration.", "events"),
+        Column("duration_median_ms", INT, "Median of their durations (nearest rank).", "ms", True),
+        Column("duration_p90_ms", INT, "90th percentile of their durations (nearest rank).", "ms", True),
     ),
 )
 
@@ -260,4 +289,36 @@ FAIRNESS = Table(
     ),
 )
 
-TABLES = {t.name: t for t in (EVENTS, REJECTS, PLAYER_DAYS, PLAYER_MONTHS, PROGRESSION, LEADERBOARDS, FAIRNESS)}
+DAILY_METRICS = Table(
+    "daily_metrics",
+    grain="day, metric, subject and detail",
+    doc="How the game does, day by day: active players, retention, sessions, levels, drop rates; docs/metrics.md defines each. "
+    "Days without any event have no rows.",
+    key=("event_date", "metric", "subject", "detail"),
+    partition=("event_date",),
+    sort=("metric", "subject", "detail"),
+    columns=(
+        _DAY,
+        Column("metric", TEXT, "Name of the metric."),
+        Column("subject", TEXT, "What it is of: a level, a boss, days since the first; empty for the game as a whole."),
+        Column("detail", TEXT, "Within the subject: an item, a rarity; empty where there is none."),
+        Column("value", REAL, "numerator / denominator, or the numerator where there is no denominator.", "the metric's"),
+        Column("numerator", INT, "What was counted."),
+        Column("denominator", INT, "Out of what: ratios of several days are Σ numerator / Σ denominator.", nullable=True),
+    ),
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        EVENTS,
+        REJECTS,
+        PLAYER_DAYS,
+        PLAYER_MONTHS,
+        ACTIVITY_DAYS,
+        PROGRESSION,
+        LEADERBOARDS,
+        FAIRNESS,
+        DAILY_METRICS,
+    )
+}

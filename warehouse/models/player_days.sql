@@ -8,14 +8,38 @@ WITH scored AS (
         CASE WHEN type = 'progression' AND delta_xp > 0 THEN ln(delta_xp) END AS log_x
     FROM events
     WHERE event_date BETWEEN $first_day AND $last_day
+),
+-- Sessions end after 1,800 s without an event. Events of one half hour are never that far apart, so the pauses to look at are
+-- those between half hours: 48 rows of a player's day are sorted instead of its thousands of events.
+half_hours AS (
+    SELECT event_date, player_id, min(ts) AS first_ts, max(ts) AS last_ts
+    FROM scored
+    GROUP BY event_date, player_id, ts // 1800
+),
+pauses AS (
+    SELECT
+        *,
+        first_ts - lag(last_ts) OVER (PARTITION BY event_date, player_id ORDER BY first_ts) AS pause
+    FROM half_hours
+),
+sessions AS (
+    SELECT
+        event_date,
+        player_id,
+        count(CASE WHEN pause IS NULL OR pause > 1800 THEN 1 END) AS sessions,
+        CAST(sum(last_ts - first_ts + CASE WHEN pause <= 1800 THEN pause ELSE 0 END) AS BIGINT) AS session_seconds
+    FROM pauses
+    GROUP BY event_date, player_id
 )
 SELECT
-    event_date,
-    player_id,
+    scored.event_date,
+    scored.player_id,
     count(*) AS events,
     min(ts) AS first_ts,
     max(ts) AS last_ts,
     count(DISTINCT ts // 60) AS active_minutes,
+    any_value(sessions.sessions) AS sessions,
+    any_value(sessions.session_seconds) AS session_seconds,
     CAST(greatest(least(coalesce(sum(CAST(moved AS DECIMAL(38, 0))), 0), 9223372036854775807), -9223372036854775807) AS BIGINT)
         AS xp,
     count(moved) AS xp_events,
@@ -29,5 +53,6 @@ SELECT
     count(CASE WHEN type = 'boss_kill' THEN 1 END) AS boss_kills,
     count(CASE WHEN type = 'drop_claimed' THEN 1 END) AS drops
 FROM scored
-GROUP BY event_date, player_id
-ORDER BY event_date, player_id
+JOIN sessions ON scored.event_date = sessions.event_date AND scored.player_id = sessions.player_id
+GROUP BY scored.event_date, scored.player_id
+ORDER BY scored.event_date, scored.player_id

@@ -1,0 +1,216 @@
+"""What must hold of the partitions that a run wrote, made from the tables' contract: what is wrong with them, in sentences.
+
+A check looks at the partitions of the run alone. What does not belong here: Dagster (`assets/checks.py`), and the whole lake
+(`fairboard verify`).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from warehouse.calendar import Days
+from warehouse.engine import Engine
+from warehouse.folds import CONFLICTS_FILE, boards_of, days_of, window_days
+from warehouse.lake import Keys
+from warehouse.tables import ACTIVITY_DAYS, DAILY_METRICS, EVENTS, LEADERBOARDS, PLAYER_DAYS, REJECTS, Table
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A condition of a table. `faults` gives a sentence for each thing wrong in a range of days."""
+
+    name: str
+    about: str
+    faults: Callable[[Engine, Table, Days], Iterator[str]]
+
+
+def checks_of(table: Table) -> list[Check]:
+    """The checks of a table: those that its contract implies, and how it adds up with the tables it was made of."""
+    found = [
+        Check("files", "Every file is the one that was recorded when it was written (SHA-256).", _files),
+        Check("schema", "Every file has the contract's columns and types.", _schema),
+    ]
+    if table is not EVENTS:  # of events, an id may have landed twice; its check counts them
+        found.append(Check("keys", f"No two rows share {', '.join(table.key)}, and none of these is NULL.", _keys))
+    return found + _SUMS.get(table.name, [])
+
+
+def faults(check: Check, engine: Engine, table: Table, days: Days) -> list[str]:
+    """The first things wrong with the table's partitions of those days; none where the check holds."""
+    return list(islice(check.faults(engine, table, days), SHOWN))
+
+
+def _partitions(engine: Engine, table: Table, days: Days) -> list[Keys]:
+    return boards_of(engine, days) if table is LEADERBOARDS else engine.lake.partitions(table, days)
+
+
+def _paths(engine: Engine, table: Table, days: Days) -> list[Path]:
+    folders = (engine.lake.folder(table, keys) for keys in _partitions(engine, table, days))
+    return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
+
+
+def _files(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    for keys in _partitions(engine, table, days):
+        folder, records = engine.lake.folder(table, keys), engine.lake.records(table, keys)
+        present = {path.name for path in folder.glob("*.parquet")}
+        for name in sorted(present | records.keys()):
+            if name not in records:
+                yield f"{folder / name} was not written by Fairboard: nothing is recorded of it."
+            elif name not in present:
+                yield f"{folder / name} is missing, with {records[name].rows:,} rows."
+            elif _sha256(folder / name) != records[name].sha256:
+                yield f"{folder / name} has changed since it was written (SHA-256 differs)."
+
+
+def _schema(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    for path in _paths(engine, table, days):
+        found = {field.name: field.type for field in pq.read_schema(path)}
+        for field in table.file_schema:
+            kind = found.pop(field.name, None)
+            if kind is None and not field.nullable:  # a nullable column may be younger than the file
+                yield f"{path} has no column {field.name}."
+            elif kind not in (None, field.type):
+                yield f"{path}: {field.name} is {kind}, not {field.type}."
+        for name in found:
+            yield f"{path} has a column {name} that the contract does not know."
+
+
+def _keys(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind_files(table, _paths(engine, table, days))
+    key = ", ".join(table.key)
+    missing = " OR ".join(f"{column} IS NULL" for column in table.key)
+    sql = f"SELECT count(*), {key} FROM {table.name} GROUP BY {key} HAVING count(*) > 1 OR {missing}"  # noqa: S608 - the contract's names
+    for count, *values in _rows(engine, sql):
+        named = ", ".join(f"{column} {value}" for column, value in zip(table.key, values, strict=True))
+        yield f"{count} row(s) with {named}."
+
+
+def _events_accounted(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    """Landed = events + duplicates + conflicts, each counted by itself; and landed is what the manifest has."""
+    engine.bind(EVENTS, days)
+    landed, events = (
+        dict(_rows(engine, f"SELECT event_date, count(*) FROM {view} GROUP BY event_date"))  # noqa: S608
+        for view in ("landed", "events")
+    )
+    duplicates = dict(_rows(engine, _DUPLICATES))
+    for keys in engine.lake.partitions(EVENTS, days):
+        day = keys["event_date"]
+        recorded = sum(record.rows for record in engine.lake.records(table, keys).values())
+        conflicts = engine.lake.records(REJECTS, keys).get(CONFLICTS_FILE)
+        counts = (events.get(day, 0), duplicates.get(day, 0), conflicts.rows if conflicts else 0)
+        if not recorded == landed.get(day, 0) == sum(counts):
+            yield (
+                f"{day}: {recorded:,} events are recorded as landed and {landed.get(day, 0):,} are in the files; "
+                "{:,} events, {:,} duplicates and {:,} conflicts stand for them.".format(*counts)
+            )
+
+
+# Copies of an id with the same content, among the ids that stand there more than once: the others need no comparing.
+_DUPLICATES = """
+WITH copies AS (SELECT event_date, event_id FROM landed GROUP BY event_date, event_id HAVING count(*) > 1)
+SELECT
+    landed.event_date,
+    count(*) - count(DISTINCT struct_pack(landed.event_id, type, player_id, ts, delta_xp, activity, boss_id, duration_ms,
+        party_size, difficulty, item_id, rarity, quantity))
+FROM landed
+SEMI JOIN copies ON landed.event_date = copies.event_date AND landed.event_id = copies.event_id
+GROUP BY landed.event_date
+"""
+
+_PLAYERS_OF_EVENTS = """
+SELECT
+    event_date,
+    count(*) AS events,
+    greatest(least(coalesce(sum(delta_xp) FILTER (WHERE type = 'progression'), 0), 9223372036854775807), -9223372036854775807)
+        AS xp
+FROM events
+GROUP BY event_date, player_id
+"""
+
+# Players whose XP ran into 64 bits are left out on both sides.
+_BOARDS = "SELECT * FROM leaderboards WHERE abs(xp) < 9223372036854775807"
+_PLAYERS_OF_WINDOWS = """
+SELECT window_kind, season, window_start, xp
+FROM player_days
+JOIN window_spans ON event_date BETWEEN span_first AND span_last
+WHERE counts AND xp_events > 0
+    AND player_id NOT IN (SELECT player_id FROM leaderboards WHERE abs(xp) = 9223372036854775807)
+"""
+_NEW_AND_RETURNING = """
+SELECT event_date, numerator AS players FROM daily_metrics WHERE metric IN ('new_players', 'returning_players')
+"""
+
+
+def _player_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind(EVENTS, days)
+    engine.bind(table, days)
+    yield from _differing(engine, _PLAYERS_OF_EVENTS, "FROM player_days", ("event_date",), ("events", "xp"))
+
+
+def _activity_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind(PLAYER_DAYS, days)
+    engine.bind(table, days)
+    yield from _differing(engine, "FROM player_days", "FROM activity_days", ("event_date",), ("events",))
+
+
+def _daily_metrics_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind(PLAYER_DAYS, days)
+    engine.bind(table, days)
+    players = "SELECT event_date, 1 AS players FROM player_days"
+    yield from _differing(engine, players, _NEW_AND_RETURNING, ("event_date",), ("players",))
+
+
+def _leaderboards_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    windows = window_days(engine, days, days_of(engine, PLAYER_DAYS))
+    counted = [day for day in windows["event_date"].to_pylist() if day]
+    engine.bind(PLAYER_DAYS, Days(min(counted), max(counted)) if counted else days)
+    engine.bind_rows("window_days", windows)
+    engine.bind_files(table, _paths(engine, table, days))
+    yield from _differing(engine, _PLAYERS_OF_WINDOWS, _BOARDS, LEADERBOARDS.partition, ("xp",))
+
+
+def _differing(engine: Engine, source: str, result: str, by: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[str]:
+    """Where the sums of two relations differ."""
+    keys = ", ".join(by)
+    sums = ", ".join(f"CAST(sum({column}) AS DECIMAL(38, 0)) AS {column}" for column in columns)
+    pairs = ", ".join(f"coalesce(a.{column}, 0), coalesce(b.{column}, 0)" for column in columns)
+    sql = (
+        f"SELECT {keys}, {pairs} FROM (SELECT {keys}, {sums} FROM ({source}) GROUP BY {keys}) AS a"  # noqa: S608 - names of the contract
+        f" FULL JOIN (SELECT {keys}, {sums} FROM ({result}) GROUP BY {keys}) AS b USING ({keys}) ORDER BY {keys}"
+    )
+    for row in _rows(engine, sql):
+        where = " ".join(map(str, row[: len(by)]))
+        for column, expected, found in zip(columns, row[len(by) :: 2], row[len(by) + 1 :: 2], strict=True):
+            if expected != found:
+                yield f"{where}: {column} adds up to {found:,}, not to {expected:,}."
+
+
+_SUMS = {
+    EVENTS.name: [
+        Check(
+            "accounted",
+            "Each day: landed = events + duplicates + conflicts, and landed is what is recorded.",
+            _events_accounted,
+        )
+    ],
+    PLAYER_DAYS.name: [Check("sums", "Each day: events and XP are those of `events`.", _player_days_sums)],
+    ACTIVITY_DAYS.name: [Check("sums", "Each day: events are those of `player_days`.", _activity_days_sums)],
+    LEADERBOARDS.name: [Check("sums", "Each window: the board's XP is the XP of its players.", _leaderboards_sums)],
+    DAILY_METRICS.name: [Check("sums", "Each day: new and returning players are those of `player_days`.", _daily_metrics_sums)],
+}
+
+
+def _rows(engine: Engine, sql: str) -> list[tuple[Any, ...]]:
+    return engine.connection.execute(sql).fetchall()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
