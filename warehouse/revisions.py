@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 import sqlalchemy as sa
 
-from warehouse.calendar import Window, WindowKind
+from warehouse.calendar import Calendar, Window, WindowKind
 from warehouse.causes import CAUSES, Folded, causes_of, folded_days, in_words
 from warehouse.database import BOARD_REVISIONS, REVISION_CAUSES, in_utc
 from warehouse.engine import Engine
@@ -35,19 +35,37 @@ class Revision(msgspec.Struct, frozen=True):
     folded: Folded
 
 
-def history(connection: sa.Connection, window: Window) -> list[Revision]:
-    """A window's revisions, the newest first."""
+def history(connection: sa.Connection | None, window: Window) -> list[Revision]:
+    """A window's revisions, the newest first; none where there is no database yet."""
+    if connection is None:
+        return []
     columns = [BOARD_REVISIONS.c[name] for name in Revision.__struct_fields__]
     query = sa.select(*columns).where(*_of(BOARD_REVISIONS, window)).order_by(BOARD_REVISIONS.c.revision.desc())
     return [msgspec.convert(in_utc(row), Revision) for row in connection.execute(query).mappings()]
 
 
-def newest_window(connection: sa.Connection, kind: WindowKind, season: str | None = None) -> date | None:
-    """Start of the latest window of that kind, and of that season if given, that has a revision."""
-    of_kind = BOARD_REVISIONS.c.window_kind == str(kind)
-    of_season = sa.true() if season is None else BOARD_REVISIONS.c.season == season
-    start: date | None = connection.scalar(sa.select(sa.func.max(BOARD_REVISIONS.c.window_start)).where(of_kind, of_season))
-    return start
+def find_window(
+    calendar: Calendar, connection: sa.Connection | None, kind: WindowKind, season_id: str | None = None, at: date | None = None
+) -> Window:
+    """The window that contains `at`; without it, the latest one with a revision, of the season if one is given.
+
+    Raises:
+        FairboardError: there is none.
+    """
+    if at is None and connection is not None:
+        of_kind = BOARD_REVISIONS.c.window_kind == str(kind)
+        of_season = sa.true() if season_id is None else BOARD_REVISIONS.c.season == season_id
+        at = connection.scalar(sa.select(sa.func.max(BOARD_REVISIONS.c.window_start)).where(of_kind, of_season))
+    if at is None:
+        season = f" of season {season_id}" if season_id else ""
+        raise FairboardError(
+            f"No closed {kind} window{season} has been published. `fairboard publish --from DAY --to DAY` publishes those of a "
+            "range of days."
+        )
+    window = calendar.window_at(kind, at)
+    if season_id not in (None, window.season):
+        raise FairboardError(f"{at} is not in season {season_id}; it is in {window.season}.")
+    return window
 
 
 def read(lake: Lake, window: Window, revision: int) -> pl.DataFrame:
@@ -65,14 +83,14 @@ def read(lake: Lake, window: Window, revision: int) -> pl.DataFrame:
     return pl.read_parquet(path, hive_partitioning=False)
 
 
-def diff(lake: Lake, connection: sa.Connection, window: Window, revision: int) -> pl.DataFrame:
+def diff(lake: Lake, connection: sa.Connection | None, window: Window, revision: int) -> pl.DataFrame:
     """Who differs from the revision before, as `compare` has it, with late_events and verdict_id (NULL for who only moved).
 
     Raises:
         FairboardError: there is no such revision, or it is the first.
     """
     known = {one.revision for one in history(connection, window)}
-    if revision not in known:
+    if connection is None or revision not in known:
         raise FairboardError(f"The {window} has no revision {revision}; it has {len(known)}.")
     if revision == 1:
         raise FairboardError(
