@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from pipelines.cli import main
 from warehouse.calendar import Calendar
 from warehouse.embedded_redis import EmbeddedRedis, connect
 from warehouse.events import EventRows, decode_any, decode_event
@@ -85,6 +86,28 @@ def progression(player: str, day: str, xp: int, clock: str = "12:00:00", **more:
 
 def boss_kill(player: str, day: str, clock: str = "12:00:00", **more: Any) -> dict[str, Any]:
     return {"type": "boss_kill", "playerId": player, "ts": at(day, clock), "payload": {"bossId": "lich_king"}, **more}
+
+
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+Fairboard = Callable[..., Done]
+
+
+@pytest.fixture
+def fairboard(capsys: pytest.CaptureFixture[str]) -> Fairboard:
+    """Run the command in this process: what differs from a shell is only the two seconds that Python needs to start."""
+
+    def run(*arguments: str, status: int = 0) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert (ended.value.code or 0) == status, captured
+        return Done(captured.out, captured.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -103,6 +103,14 @@ class Window:
         """Key of the running board; a closed window's key has its start behind it."""
         return f"lb:{self.season}:{self.kind}"
 
+    def __str__(self) -> str:
+        return f"{self.kind} window of {self.start}"
+
+    @property
+    def days(self) -> Days:
+        """Its days."""
+        return Days(self.start, self.end - ONE_DAY)
+
     @property
     def partition(self) -> dict[str, str | date]:
         """The window as the partition key of `leaderboards`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from warehouse.calendar import ONE_DAY, Days, WindowKind
+from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.compaction import count_landed, settle
 from warehouse.damage import examine, set_aside
 from warehouse.engine import Engine
@@ -148,11 +148,12 @@ def progression(engine: Engine, days: Days) -> Folded:
 def leaderboards(engine: Engine, days: Days) -> Folded:
     """Every board whose window contains a day of the range, over the days that the lake holds of it.
 
-    And the daily board of the day after, whose `previous_rank` looks back at the range.
+    And the daily board of the day after, whose `previous_rank` looks back at the range. Whom a verdict excludes is on none.
     """
     started = perf_counter()
-    days = Days(days.first, days.last + ONE_DAY)
+    days = _with_day_after(days)
     bind_boards(engine, History(engine), {window for day in days for window in engine.calendar.windows_of(day)})
+    engine.bind_exclusions()
     folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), boards_of(engine, days))
     return _finished(folded, days, started)
 
@@ -227,6 +228,19 @@ def stale_days(engine: Engine) -> list[date]:
     days = sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
     keys: list[Keys] = [{"event_date": day} for day in days]
     return [day for day, key in zip(days, keys, strict=True) if lake.fingerprint(EVENTS, key) != lake.inputs(PLAYER_DAYS, key)]
+
+
+
+
+def windows_of(engine: Engine, days: Days) -> set[Window]:
+    """The windows that `leaderboards` computes of a range: those that contain a day of it, and have an active day."""
+    days, active = _with_day_after(days), days_of(engine, PLAYER_DAYS)
+    windows = {window for day in active for window in engine.calendar.windows_of(day)}
+    return {window for window in windows if _overlaps(window.start, window.end, days)}
+
+
+def _with_day_after(days: Days) -> Days:
+    return Days(days.first, days.last + ONE_DAY)
 
 
 def fairness_days(engine: Engine, days: Days) -> Days:

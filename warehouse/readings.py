@@ -87,4 +87,5 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
         return board
     # The lake keeps each window's newest board; how it stood earlier is the same fold over the days until then.
     bind_boards(engine, History(engine, until=day), [window])
+    engine.bind_exclusions()
     return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)

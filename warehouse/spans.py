@@ -26,6 +26,8 @@ _WINDOW_COLUMNS: dict[str, pa.DataType] = {
     "span_last": pa.date32(),
     "counts": pa.bool_(),
     "counted_before": pa.bool_(),
+    "verdicts_from": pa.date32(),
+    "verdicts_until": pa.date32(),
 }
 WINDOW_SPANS = pa.schema(_WINDOW_COLUMNS)
 
@@ -95,23 +97,26 @@ def window_spans(history: History, windows: Iterable[Window]) -> pa.Table:
     """Which spans count into which window (schema `WINDOW_SPANS`); `board` numbers the windows.
 
     `as_of` is a window's last day in the history. A span counts into the board as it stood before when it came before that day;
-    of a daily board, when it is the day before.
+    of a daily board, when it is the day before. Whom a verdict excludes from a day between `verdicts_from` and `verdicts_until`
+    (exclusive) does not count: it is the window, of a daily board the day.
     """
     rows: list[tuple[Any, ...]] = []
     for board, window in enumerate(sorted(windows)):
         if inside := history.within(Days(window.start, window.end - ONE_DAY)):
             as_of = inside[-1]
             rows += [
-                (board, str(window.kind), window.season, window.start, as_of, span.first, span.last, counts, before)
-                for span, counts, before in _counted(history, window, as_of)
+                (board, str(window.kind), window.season, window.start, as_of, span.first, span.last, counts, before, *verdicts)
+                for span, counts, before, verdicts in _counted(history, window, as_of)
             ]
     return pa.Table.from_pylist([dict(zip(WINDOW_SPANS.names, row, strict=True)) for row in rows], schema=WINDOW_SPANS)
 
 
-def _counted(history: History, window: Window, as_of: date) -> Iterator[tuple[Days, bool, bool]]:
-    """A window's spans: each with whether it counts, and whether it counted before `as_of`."""
-    yield Days(as_of, as_of), True, False
+def _counted(history: History, window: Window, as_of: date) -> Iterator[tuple[Days, bool, bool, tuple[date, date]]]:
+    """A window's spans: each with whether it counts, whether it counted before `as_of`, and when a verdict would exclude."""
+    whole = (window.start, window.end)
+    yield Days(as_of, as_of), True, False, whole
     if window.kind is WindowKind.DAILY:
-        yield from ((Days(day, day), False, True) for day in history.within(Days.ending(as_of - ONE_DAY, 1)))
+        before = history.within(Days.ending(as_of - ONE_DAY, 1))
+        yield from ((Days(day, day), False, True, (day, window.start)) for day in before)
     elif window.start < as_of:
-        yield from ((span, True, True) for span in history.spans(Days(window.start, as_of - ONE_DAY)))
+        yield from ((span, True, True, whole) for span in history.spans(Days(window.start, as_of - ONE_DAY)))

@@ -1,4 +1,5 @@
 -- Every window of window_spans, ranked: once as it stands, once as it stood before the day as_of. One pass over history.
+-- Whom a verdict excludes from a day of the window is on neither (of a daily board's day before: from that day).
 WITH sums AS (
     SELECT
         w.board,
@@ -18,6 +19,8 @@ WITH sums AS (
         ) AS reached_ts_before
     FROM player_spans AS s
     JOIN window_spans AS w ON s.span_first = w.span_first AND s.span_last = w.span_last
+    ANTI JOIN exclusions AS x
+        ON s.player_id = x.player_id AND x.excluded_from < w.verdicts_until AND w.verdicts_from < x.excluded_until
     GROUP BY w.board, s.player_id
 ),
 ranked AS (
