@@ -14,7 +14,7 @@ from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
 from warehouse.folds import days_of, window_days
-from warehouse.publications import read_leaderboard
+from warehouse.publisher import read_leaderboard
 from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
 
 
