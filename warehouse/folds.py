@@ -76,7 +76,7 @@ def events(engine: Engine, days: Days) -> Folded:
 def player_days(engine: Engine, days: Days) -> Folded:
     """One row per player and day. Records per day which files it has read, for `stale_days`."""
     started = perf_counter()
-    inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
+    inputs = _fingerprints(engine, EVENTS, days)
     engine.bind(EVENTS, days)
     batches = engine.run("player_days", first_day=days.first, last_day=days.last).arrow()
     existing = engine.lake.partitions(PLAYER_DAYS, days)
@@ -88,10 +88,12 @@ def progression(engine: Engine, days: Days) -> Folded:
     """How far every player is at the end of each day of the range, and of every later day: they stand on it."""
     started = perf_counter()
     days = _with_later(engine, days, date.max)
+    inputs = _fingerprints(engine, PLAYER_DAYS, days)
     engine.bind(PLAYER_DAYS, Days(date.min, days.last))
     engine.bind_levels()
     batches = engine.run("progression", first_day=days.first, last_day=days.last).arrow()
-    folded = _replace(engine, PROGRESSION, batches, engine.lake.partitions(PROGRESSION, days))
+    existing = engine.lake.partitions(PROGRESSION, days)
+    folded = _replace(engine, PROGRESSION, batches, existing, inputs=lambda keys: inputs.get(keys["event_date"], ""))
     return _finished(folded, days, started)
 
 
@@ -156,18 +158,21 @@ def fold(engine: Engine, table: str, days: Days) -> Folded:
         return FOLDS[table](engine, days)
 
 
-def stale_days(engine: Engine) -> list[date]:
-    """The days whose events changed since `player_days` last read them, late arrivals included."""
+def stale_days(engine: Engine, table: Table = PLAYER_DAYS, upstream: Table = EVENTS) -> list[date]:
+    """The days whose events changed since `player_days` last read them, late arrivals included.
+
+    Or likewise of `progression` and the `player_days` it stands on.
+    """
     lake = engine.lake
 
     def folded_from(keys: Keys) -> str:
-        record = lake.record(lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE)
+        record = lake.record(lake.folder(table, keys) / PARTITION_FILE)
         return record.inputs if record else ""
 
     return [
         day
-        for day in sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
-        if lake.fingerprint(EVENTS, {"event_date": day}) != folded_from({"event_date": day})
+        for day in sorted({*days_of(engine, upstream), *days_of(engine, table)})
+        if lake.fingerprint(upstream, {"event_date": day}) != folded_from({"event_date": day})
     ]
 
 
@@ -204,6 +209,11 @@ def _with_later(engine: Engine, days: Days, bound: date) -> Days:
 def days_of(engine: Engine, table: Table, days: Days | None = None) -> list[date]:
     """The days that a table has partitions of."""
     return [day for keys in engine.lake.partitions(table, days) if isinstance(day := keys["event_date"], date)]
+
+
+def _fingerprints(engine: Engine, table: Table, days: Days) -> dict[str | date, str]:
+    """What a fold is about to read, by day: recorded with what it writes, for `stale_days`."""
+    return {keys["event_date"]: engine.lake.fingerprint(table, keys) for keys in engine.lake.partitions(table, days)}
 
 
 def _overlaps(start: date, end: date, days: Days) -> bool:
