@@ -12,12 +12,11 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import msgspec
-import redis
 
 from ingest_api.problems import Problem
-from warehouse.boards import read_board, read_progress
+from warehouse.boards import Client, read_board, read_progress
 from warehouse.calendar import Calendar, WindowKind
-from warehouse.embedded_redis import connect
+from warehouse.embedded_redis import REDIS_ERRORS, connect
 from warehouse.errors import FairboardError, StoreUnavailable
 from warehouse.settings import Settings
 
@@ -45,7 +44,7 @@ class Reads:
         self._settings = settings
         self._calendar = Calendar.of(settings)
         self._threads = ThreadPoolExecutor(_THREADS, "read")
-        self._client: redis.Redis | None = None
+        self._client: Client | None = None
 
     def leaderboard(self, query: str) -> bytes:
         """The running board that the query names, as JSON.
@@ -82,11 +81,11 @@ class Reads:
         """Run a reading in a thread."""
         return asyncio.get_running_loop().run_in_executor(self._threads, read)
 
-    def _ask(self, question: Callable[[redis.Redis], T]) -> T:
+    def _ask(self, question: Callable[[Client], T]) -> T:
         try:
             client = self._client or connect(self._settings)
             answer = question(client)
-        except (redis.RedisError, StoreUnavailable):
+        except (*REDIS_ERRORS, StoreUnavailable):
             self._client = None  # the next reading looks again where Redis is
             raise Problem(
                 503, "redis", "Redis is away; events are taken all the same.", headers=(("retry-after", "5"),)

@@ -127,12 +127,16 @@ PUBLICATIONS = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("redis_key", sa.String(128), nullable=False, index=True),
     sa.Column("window_start", sa.Date, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, comment="NULL of a failed publication"),
     sa.Column("watermark", sa.BigInteger, comment="newest event counted, s since the epoch; NULL of an empty board"),
     sa.Column("players", sa.BigInteger, nullable=False),
-    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False, index=True),
     sa.Column("duration_ms", sa.BigInteger, nullable=False),
-    comment="Every board swapped into Redis.",
+    sa.Column("outcome", sa.String(16), nullable=False, server_default="published", comment="`published` or `failed`"),
+    sa.Column("how", sa.String(16), comment="`whole` or `changes`; NULL of a failed publication"),
+    sa.Column("members", sa.BigInteger, comment="members sent or taken out"),
+    sa.Column("error", sa.Text, comment="why it failed"),
+    comment="Every board swapped into Redis, and every one that was refused, of the last three days.",
 )
 
 

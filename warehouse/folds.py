@@ -130,12 +130,14 @@ def activity_days(engine: Engine, days: Days) -> Folded:
 def progression(engine: Engine, days: Days) -> Folded:
     """How far every player is at the end of each day of the range, and of the later days that stood on something else.
 
-    Each partition records a fingerprint of all that it stands on: the days up to it, and the level curve.
+    Each partition records a fingerprint of its day, for `behind_days`, and of all that it stands on: the days up to it and
+    the level curve.
     """
     started = perf_counter()
     engine.bind_levels()
     history = History(engine)
-    inputs = history.digests(Days(date.min, date.max), engine.settings.levels_file.read_bytes())
+    digests = history.digests(Days(date.min, date.max), engine.settings.levels_file.read_bytes())
+    inputs = {day: f"{history.fingerprints[day]} {digest}" for day, digest in digests.items()}
     moved = [day for day in inputs if day > days.last and engine.lake.inputs(PROGRESSION, {"event_date": day}) != inputs[day]]
     days = Days(days.first, max([days.last, *moved]))
     bind_spans(engine, history.spans(Days(date.min, days.first - ONE_DAY)), history.within(days))
@@ -230,6 +232,15 @@ def stale_days(engine: Engine) -> list[date]:
     return [day for day, key in zip(days, keys, strict=True) if lake.fingerprint(EVENTS, key) != lake.inputs(PLAYER_DAYS, key)]
 
 
+def behind_days(engine: Engine) -> list[date]:
+    """The days whose `player_days` changed since `progression` last stood on them: boards are refreshed more often."""
+    fingerprints = History(engine).fingerprints
+    days = sorted({*fingerprints, *days_of(engine, PROGRESSION)})
+    return [
+        day
+        for day in days
+        if engine.lake.inputs(PROGRESSION, {"event_date": day}).partition(" ")[0] != fingerprints.get(day, "")
+    ]
 
 
 def windows_of(engine: Engine, days: Days) -> set[Window]:

@@ -1,33 +1,29 @@
 """What leaves the lake: rows for the SQL database, boards and progress for Redis.
 
 Each publication takes a range of days and may be run again, in any order: it replaces what those days say, or adds what is
-missing. What does not belong here: how a board lies in Redis (`boards.py`), and the tables (`database.py`).
+missing. What does not belong here: the boards (`publisher.py`), and the tables (`database.py`).
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from time import perf_counter
 from typing import Any
 
-import polars as pl
-import redis
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from warehouse import boards, revisions
-from warehouse.calendar import Calendar, Days, Window
-from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATIONS, RECEIPTS, SUSPICIOUS_EVENTS, open_database
-from warehouse.embedded_redis import connect
+from warehouse.calendar import Days
+from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, RECEIPTS, SUSPICIOUS_EVENTS
+from warehouse.embedded_redis import REDIS_ERRORS
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
 from warehouse.folds import bind_event_scores, fairness_days, windows_of
-from warehouse.lake import PARTITION_FILE, Staged
-from warehouse.settings import Settings
-from warehouse.spans import days_of
-from warehouse.tables import LEADERBOARD_REVISIONS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
+from warehouse.lake import Staged
+from warehouse.outlets import Outlets
+from warehouse.publisher import newest_event, publish_boards, read_leaderboard
+from warehouse.tables import LEADERBOARD_REVISIONS, PROGRESSION
 
 SNAPSHOT_TOP = 1_000
 CHUNK = 10_000
@@ -40,30 +36,6 @@ class Published:
     name: str
     rows: int
     seconds: float
-
-
-class Outlets:
-    """Where publications go: the SQL database and Redis of one deployment, at one moment `now` (s since the epoch)."""
-
-    def __init__(self, settings: Settings, now: float | None = None) -> None:
-        """Open both.
-
-        Raises:
-            StoreUnavailable: one of them cannot be reached; nothing was published.
-        """
-        self.now = time.time() if now is None else now
-        self.today = Calendar.of(settings).day_of(int(self.now))
-        self.redis = connect(settings)
-        try:
-            self.redis.ping()
-        except redis.RedisError as error:
-            where = self.redis.connection_pool.connection_kwargs
-            raise StoreUnavailable(
-                f"Redis at {where.get('host')}:{where.get('port')} does not answer: {error}. Nothing was published; the boards "
-                "in it are as they were. Start it (`make up` or `fairboard redis`), or correct FAIRBOARD_REDIS_URL, and "
-                "publish again: everything is in the lake."
-            ) from error
-        self.database = open_database(settings)
 
 
 def receipts(engine: Engine, outlets: Outlets, days: Days) -> int:
@@ -83,22 +55,34 @@ def receipts(engine: Engine, outlets: Outlets, days: Days) -> int:
 
 
 def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:
-    """How far everybody is who played since the range began, in the database and as `player:{id}:progress`. Players written."""
-    engine.bind(PROGRESSION, Days(days.first, max(days.last, outlets.today)))
+    """How far everybody is who played since the range began, in the database and as `player:{id}:progress`. Players sent.
+
+    Sent is who stands elsewhere than in the database; to a Redis that has lost its progress, everybody whom it should have.
+    """
+    lost = not boards.has_progress(outlets.redis)
+    first = min(days.first, outlets.today - boards.PROGRESS_EXPIRY) if lost else days.first
+    engine.bind(PROGRESSION, Days(first, max(days.last, outlets.today)))
     latest = engine.connection.sql(
         "SELECT player_id, xp_total, level_after AS level, xp_to_next, event_date AS last_active FROM progression"
         " QUALIFY row_number() OVER (PARTITION BY player_id ORDER BY event_date DESC) = 1 ORDER BY player_id"
-    ).pl()
+    )
+    columns = latest.columns
+    known = sa.select(*(PLAYER_PROGRESS.c[name] for name in columns))
+    sent = 0
     with outlets.database.begin() as connection:
         insert = _insert(connection, PLAYER_PROGRESS)
         newer = insert.on_conflict_do_update(
             index_elements=["player_id"],
-            set_={name: insert.excluded[name] for name in latest.columns if name != "player_id"},
+            set_={name: insert.excluded[name] for name in columns if name != "player_id"},
             where=PLAYER_PROGRESS.c.last_active <= insert.excluded.last_active,
         )
-        _write(connection, newer, latest.columns, latest.iter_rows())
-    boards.publish_progress(outlets.redis, latest, outlets.now)
-    return latest.height
+        while rows := latest.fetchmany(CHUNK):
+            there = connection.execute(known.where(PLAYER_PROGRESS.c.player_id.in_([row[0] for row in rows])))
+            changed = set(rows).difference(map(tuple, there))
+            _write(connection, newer, columns, changed)
+            sent += boards.publish_progress(outlets.redis, rows if lost else changed, outlets.now)
+    boards.mark_progress(outlets.redis, outlets.now)
+    return sent
 
 
 def suspicious_events(engine: Engine, outlets: Outlets, days: Days) -> int:
@@ -133,7 +117,7 @@ def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
             written += _write(connection, sa.insert(LEADERBOARD_SNAPSHOTS), columns, top.iter_rows())
             changed = revisions.changes(engine.lake, window, known, board)
             if changed.height:
-                watermark = _watermark(engine, board)
+                watermark = newest_event(engine, board)
                 staged.append(
                     revisions.record(engine, connection, window, known, board, changed, watermark=watermark, now=outlets.now)
                 )
@@ -141,15 +125,9 @@ def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
     return written
 
 
-def publications(engine: Engine, outlets: Outlets, days: Days) -> int:
-    """The boards in Redis: those running now, and those of the range that are closed but not yet expired. Members written."""
-    windows = {*engine.calendar.windows_of(outlets.today), *windows_of(engine, days)}
-    written = 0
-    for window in sorted(windows):
-        if key := boards.key_of(window, outlets.today):
-            with engine.lake.lock("boards"):
-                written += _publish(engine, outlets, window, key)
-    return written
+def publications(engine: Engine, outlets: Outlets, _days: Days) -> int:
+    """The boards in Redis that are not as the lake has them: running, next, and closed but not yet expired. Players on them."""
+    return sum(one.players for one in publish_boards(engine, outlets))
 
 
 PUBLISHED: dict[str, Callable[[Engine, Outlets, Days], int]] = {
@@ -170,52 +148,11 @@ def publish(engine: Engine, outlets: Outlets, name: str, days: Days) -> Publishe
     started = perf_counter()
     try:
         rows = PUBLISHED[name](engine, outlets, days)
-    except (redis.RedisError, sa.exc.SQLAlchemyError) as error:
+    except (*REDIS_ERRORS, sa.exc.SQLAlchemyError) as error:
         raise StoreUnavailable(
             f"{name} of {days} was not published: {error}. What was published before stays; publish again when that is mended."
         ) from error
     return Published(name, rows, perf_counter() - started)
-
-
-def read_leaderboard(engine: Engine, window: Window) -> pl.DataFrame:
-    """A window's board in the lake, by rank; empty where nobody is on it."""
-    path = engine.lake.folder(LEADERBOARDS, window.partition) / PARTITION_FILE
-    if not path.exists():
-        return pl.DataFrame(schema=pl.Schema(LEADERBOARDS.schema))
-    board = pl.read_parquet(path, hive_partitioning=False)
-    board = board.with_columns(pl.lit(value).alias(name) for name, value in window.partition.items())
-    return board.select(LEADERBOARDS.schema.names)
-
-
-def _publish(engine: Engine, outlets: Outlets, window: Window, key: str) -> int:
-    started = perf_counter()
-    board = read_leaderboard(engine, window)
-    watermark = _watermark(engine, board)
-    revision = boards.publish_board(
-        outlets.redis, key, board, calendar=engine.calendar, window=window, watermark=watermark, now=outlets.now
-    )
-    row = {
-        "redis_key": key,
-        "window_start": window.start,
-        "revision": revision,
-        "watermark": watermark,
-        "players": board.height,
-        "published_at": datetime.fromtimestamp(outlets.now, UTC),
-        "duration_ms": round((perf_counter() - started) * 1000),
-    }
-    with outlets.database.begin() as connection:
-        connection.execute(sa.insert(PUBLICATIONS), row)
-    return board.height
-
-
-def _watermark(engine: Engine, board: pl.DataFrame) -> int | None:
-    """The newest event that a board has counted (s since the epoch)."""
-    if not board.height:
-        return None
-    as_of = board["as_of"][0]
-    engine.bind(PLAYER_DAYS, Days(as_of, as_of))
-    row = engine.connection.execute("SELECT max(last_ts) FROM player_days").fetchone()
-    return row[0] if row else None
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

@@ -11,7 +11,7 @@ import polars as pl
 from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
-from warehouse.publications import read_leaderboard
+from warehouse.publisher import read_leaderboard
 from warehouse.spans import History, bind_boards, days_of
 from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
 

@@ -11,7 +11,8 @@ from warehouse.calendar import Days
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
 from warehouse.folds import FOLDS, fold
-from warehouse.publications import PUBLISHED, Outlets, publish
+from warehouse.outlets import Outlets
+from warehouse.publications import PUBLISHED, publish
 from warehouse.readings import last_day
 from warehouse.settings import load_settings
 
