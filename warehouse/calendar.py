@@ -136,6 +136,11 @@ class Calendar:
         """The calendar that the settings describe."""
         return cls(settings.seasons, settings.zone)
 
+    @property
+    def announced(self) -> list[Season]:
+        """The seasons of a configured calendar; none where they are months or years."""
+        return self._seasons
+
     def day_of(self, ts: int) -> date:
         """The deployment's day of `ts` (seconds since the epoch)."""
         return datetime.fromtimestamp(ts, self.zone).date()

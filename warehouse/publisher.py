@@ -98,6 +98,16 @@ def read_leaderboard(engine: Engine, window: Window) -> pl.DataFrame:
     return board.select(LEADERBOARDS.schema.names)
 
 
+def newest_event(engine: Engine, board: pl.DataFrame) -> int | None:
+    """The newest event that a board has counted (s since the epoch)."""
+    if not board.height:
+        return None
+    as_of = board["as_of"][0]
+    engine.bind(PLAYER_DAYS, Days(as_of, as_of))
+    row = engine.connection.execute("SELECT max(last_ts) FROM player_days").fetchone()
+    return row[0] if row else None
+
+
 def forget_publications(outlets: Outlets) -> None:
     """Drop what the book holds of more than three days ago."""
     old = PUBLICATIONS.c.published_at < datetime.fromtimestamp(outlets.now, UTC) - KEPT_FOR
@@ -120,7 +130,7 @@ def _publish(engine: Engine, outlets: Outlets, window: Window, key: str, *, sour
     row = {
         "redis_key": key,
         "window_start": window.start,
-        "watermark": (watermark := _watermark(engine, top)),
+        "watermark": (watermark := newest_event(engine, top)),
         "players": xp.height,
         "published_at": datetime.fromtimestamp(outlets.now, UTC),
     }
@@ -165,16 +175,6 @@ def _withdraw_ended(outlets: Outlets, due: dict[Window, str], there: dict[str, S
         last = there[window.redis_key].stamp
         if key != window.redis_key and last and last.start == str(window.start) and window.redis_key not in due.values():
             withdraw(outlets.redis, window.redis_key)
-
-
-def _watermark(engine: Engine, top: pl.DataFrame) -> int | None:
-    """The newest event that a board has counted (s since the epoch)."""
-    if not top.height:
-        return None
-    as_of = top["as_of"][0]
-    engine.bind(PLAYER_DAYS, Days(as_of, as_of))
-    row = engine.connection.execute("SELECT max(last_ts) FROM player_days").fetchone()
-    return row[0] if row else None
 
 
 def _ms_since(started: float) -> int:

@@ -31,7 +31,13 @@ def last_day(engine: Engine, bound: date = date.max) -> date | None:
 
 
 def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> Standing:
-    """The board of the window that contains `at`; without it, the season's last, or the newest there is.
+    """The board of the window that `locate` finds."""
+    window, day = locate(engine, kind, season_id, at)
+    return Standing(window, day, _board_at(engine, window, day))
+
+
+def locate(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> tuple[Window, date]:
+    """The window that contains `at`, and that day; without it, the season's last folded day, or the newest there is.
 
     Raises:
         FairboardError: there is no such season, or `at` is not in it.
@@ -40,8 +46,7 @@ def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, 
     if season and at and not season.start <= at < season.end:
         raise FairboardError(f"{at} is not in season {season.id} ({season.start} to {season.end - ONE_DAY}).")
     day = at or _newest(engine, season)
-    window = engine.calendar.window_at(kind, day)
-    return Standing(window, day, _board_at(engine, window, day))
+    return engine.calendar.window_at(kind, day), day
 
 
 def progress(engine: Engine, player: str) -> pl.DataFrame:

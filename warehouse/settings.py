@@ -61,6 +61,13 @@ class Settings(BaseSettings):
         description="Signatures without X-Timestamp: `accept`, only `named` (by eventId or Idempotency-Key), or `refuse`. "
         "Default: `accept` in the demo, `named` in production.",
     )
+    public_reads: bool | None = Field(
+        None, description="Whether boards and progress are read without a key. Default: true in the demo, false in production."
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins, comma-separated, whose web pages may read, or `*`. Default: `*` in the demo, none in production.",
+    )
     disk_floor_mb: int = Field(256, ge=0, description="Free disk, in MiB, below which nothing is accepted.")
     journal_limit_mb: int = Field(4096, ge=1, description="Unsealed journal, in MiB, above which nothing is accepted.")
     seasons: str = Field("month", description="`month`, `year`, or the path of a CSV with the columns id, start, end.")
