@@ -79,8 +79,9 @@ def in_columns(entries: list[Entry]) -> pa.Table | None:
     longest = max(sum(map(len, line)) for line in lines)
     options = pj.ReadOptions(use_threads=True, block_size=max(_BLOCK_BYTES, longest) + 1)
     parse = pj.ParseOptions(explicit_schema=_JSON_SCHEMA, unexpected_field_behavior="error")
+    content: Any = pa.BufferReader(b"".join(chain.from_iterable(lines)))
     try:
-        read = pj.read_json(pa.BufferReader(b"".join(chain.from_iterable(lines))), options, parse)["events"]
+        read = pj.read_json(content, options, parse)["events"]
     except pa.ArrowInvalid:
         return None
     counts = pc.list_value_length(read).to_numpy()

@@ -4,7 +4,7 @@ A check looks at the partitions of the run alone. What does not belong here: Dag
 (`fairboard verify`).
 """
 
-import hashlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -14,12 +14,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from warehouse.calendar import Days
+from warehouse.damage import examine
 from warehouse.engine import Engine
-from warehouse.folds import CONFLICTS_FILE, boards_of, days_of, window_days
+from warehouse.folds import CONFLICTS_FILE, boards_of, windows_of
 from warehouse.lake import Keys
+from warehouse.spans import History, bind_boards
 from warehouse.tables import ACTIVITY_DAYS, DAILY_METRICS, EVENTS, LEADERBOARDS, PLAYER_DAYS, REJECTS, Table
 
 SHOWN = 5
+FRESH_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +61,18 @@ def _paths(engine: Engine, table: Table, days: Days) -> list[Path]:
 
 def _files(engine: Engine, table: Table, days: Days) -> Iterator[str]:
     for keys in _partitions(engine, table, days):
-        folder, records = engine.lake.folder(table, keys), engine.lake.records(table, keys)
-        present = {path.name for path in folder.glob("*.parquet")}
-        for name in sorted(present | records.keys()):
-            if name not in records:
-                yield f"{folder / name} was not written by Fairboard: nothing is recorded of it."
-            elif name not in present:
-                yield f"{folder / name} is missing, with {records[name].rows:,} rows."
-            elif _sha256(folder / name) != records[name].sha256:
-                yield f"{folder / name} has changed since it was written (SHA-256 differs)."
+        condition = examine(engine.lake, table, keys)
+        yield from (f"{damage.path} {damage.what}." for damage in condition.damages)
+        yield from (
+            f"{path} was not written by Fairboard: nothing is recorded of it."
+            for path in condition.unrecorded
+            if not _is_fresh(path)
+        )
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether the file came just now: its record is on its way, and what was computed before has not seen it."""
+    return path.stat().st_mtime > time.time() - FRESH_S
 
 
 def _schema(engine: Engine, table: Table, days: Days) -> Iterator[str]:
@@ -93,23 +99,35 @@ def _keys(engine: Engine, table: Table, days: Days) -> Iterator[str]:
 
 
 def _events_accounted(engine: Engine, table: Table, days: Days) -> Iterator[str]:
-    """Landed = events + duplicates + conflicts, each counted by itself; and landed is what the manifest has."""
-    engine.bind(EVENTS, days)
-    landed, events = (
-        dict(_rows(engine, f"SELECT event_date, count(*) FROM {view} GROUP BY event_date"))  # noqa: S608
-        for view in ("landed", "events")
+    """Rows in the files = events + duplicates + conflicts, each counted by itself; and they are the rows that are recorded.
+
+    Of the files that are recorded now: the sealer goes on meanwhile. Copies that compaction dropped are in no file.
+    """
+    files = {
+        engine.lake.folder(table, keys) / name: record
+        for keys in engine.lake.partitions(table, days)
+        for name, record in engine.lake.records(table, keys).items()
+    }
+    engine.bind_landed(list(files))
+    engine.bind_model("events")
+    counts = (
+        dict(_rows(engine, sql))
+        for sql in (
+            "SELECT event_date, count(*) FROM landed GROUP BY event_date",
+            "SELECT event_date, count(*) FROM events GROUP BY event_date",
+            _DUPLICATES,
+        )
     )
-    duplicates = dict(_rows(engine, _DUPLICATES))
-    for keys in engine.lake.partitions(EVENTS, days):
-        day = keys["event_date"]
-        recorded = sum(record.rows for record in engine.lake.records(table, keys).values())
-        conflicts = engine.lake.records(REJECTS, keys).get(CONFLICTS_FILE)
-        counts = (events.get(day, 0), duplicates.get(day, 0), conflicts.rows if conflicts else 0)
-        if not recorded == landed.get(day, 0) == sum(counts):
-            yield (
-                f"{day}: {recorded:,} events are recorded as landed and {landed.get(day, 0):,} are in the files; "
-                "{:,} events, {:,} duplicates and {:,} conflicts stand for them.".format(*counts)
-            )
+    landed, events, duplicates = counts
+    for keys in engine.lake.partitions(table, days):
+        day, folder = keys["event_date"], engine.lake.folder(table, keys)
+        recorded = sum(record.rows for path, record in files.items() if path.parent == folder)
+        conflicts = landed.get(day, 0) - events.get(day, 0) - duplicates.get(day, 0)
+        dead = engine.lake.records(REJECTS, keys).get(CONFLICTS_FILE)
+        if recorded != landed.get(day, 0):
+            yield f"{day}: {recorded:,} events are recorded and {landed.get(day, 0):,} are in the files."
+        if conflicts != (dead.rows if dead else 0) and not any(_is_fresh(path) for path in files if path.parent == folder):
+            yield f"{day}: {dead.rows if dead else 0:,} conflicts are in `rejects`, and the files hold {conflicts:,}."
 
 
 # Copies of an id with the same content, among the ids that stand there more than once: the others need no comparing.
@@ -138,10 +156,12 @@ GROUP BY event_date, player_id
 _BOARDS = "SELECT * FROM leaderboards WHERE abs(xp) < 9223372036854775807"
 _PLAYERS_OF_WINDOWS = """
 SELECT window_kind, season, window_start, xp
-FROM player_days
-JOIN window_spans ON event_date BETWEEN span_first AND span_last
+FROM player_spans AS s
+JOIN window_spans AS w ON s.span_first = w.span_first AND s.span_last = w.span_last
+ANTI JOIN exclusions AS x
+    ON s.player_id = x.player_id AND x.excluded_from < w.verdicts_until AND w.verdicts_from < x.excluded_until
 WHERE counts AND xp_events > 0
-    AND player_id NOT IN (SELECT player_id FROM leaderboards WHERE abs(xp) = 9223372036854775807)
+    AND s.player_id NOT IN (SELECT player_id FROM leaderboards WHERE abs(xp) = 9223372036854775807)
 """
 _NEW_AND_RETURNING = """
 SELECT event_date, numerator AS players FROM daily_metrics WHERE metric IN ('new_players', 'returning_players')
@@ -168,10 +188,8 @@ def _daily_metrics_sums(engine: Engine, table: Table, days: Days) -> Iterator[st
 
 
 def _leaderboards_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
-    windows = window_days(engine, days, days_of(engine, PLAYER_DAYS))
-    counted = [day for day in windows["event_date"].to_pylist() if day]
-    engine.bind(PLAYER_DAYS, Days(min(counted), max(counted)) if counted else days)
-    engine.bind_rows("window_days", windows)
+    bind_boards(engine, History(engine), windows_of(engine, days))
+    engine.bind_exclusions()
     engine.bind_files(table, _paths(engine, table, days))
     yield from _differing(engine, _PLAYERS_OF_WINDOWS, _BOARDS, LEADERBOARDS.partition, ("xp",))
 
@@ -209,8 +227,3 @@ _SUMS = {
 
 def _rows(engine: Engine, sql: str) -> list[tuple[Any, ...]]:
     return engine.connection.execute(sql).fetchall()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,9 +12,11 @@ from warehouse.calendar import ONE_DAY, Days
 from warehouse.database import open_database
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
-from warehouse.folds import days_of, fold
-from warehouse.publications import Outlets, publish
+from warehouse.folds import fold
+from warehouse.outlets import Outlets
+from warehouse.publications import publish
 from warehouse.settings import Settings
+from warehouse.spans import days_of
 from warehouse.tables import LEADERBOARDS, PLAYER_DAYS
 from warehouse.verdicts import Verdict
 

@@ -88,7 +88,7 @@ class Engine:
             sql = f"SELECT * FROM ({sql}) WHERE player_id <> {exp.Literal.string(without).sql(dialect='duckdb')}"  # noqa: S608 - a literal
         self._view("landed", sql)
 
-    def _each_id_once(self, days: Days | None) -> bool:
+    def _each_id_once(self, days: Container[date] | None) -> bool:
         """Whether every day is one compacted file without conflicts: then nothing has to look for copies."""
         for keys in self.lake.partitions(EVENTS, days):
             names = [path.name for path in self.lake.folder(EVENTS, keys).glob("*.parquet")]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 import polars as pl
-import redis
 import sqlalchemy as sa
 
+from warehouse.boards import Client
 from warehouse.calendar import Days
 from warehouse.compaction import merge, settle
 from warehouse.damage import examine, quarantined
@@ -26,7 +26,8 @@ from warehouse.engine import Engine, scan
 from warehouse.errors import LakeError
 from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
 from warehouse.lake import Keys, Lake, move_durably
-from warehouse.publications import PUBLISHED, Outlets, publish
+from warehouse.outlets import Outlets
+from warehouse.publications import PUBLISHED, publish
 from warehouse.tables import EVENTS, REJECTS, TABLES, Table
 
 
@@ -184,7 +185,7 @@ def _about(table: sa.Table, player: str) -> sa.ColumnElement[bool] | None:
     return sa.or_(*conditions) if conditions else None
 
 
-def _delete_from_redis(client: redis.Redis, player: str) -> int:
+def _delete_from_redis(client: Client, player: str) -> int:
     """Remove the player's keys and places.
 
     The boards were published again without them: a page that still names them is of a board with nobody else, and goes with it.

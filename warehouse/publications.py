@@ -20,7 +20,6 @@ from warehouse.embedded_redis import REDIS_ERRORS
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
 from warehouse.folds import bind_event_scores, fairness_days, windows_of
-from warehouse.lake import Staged
 from warehouse.outlets import Outlets
 from warehouse.publisher import newest_event, publish_boards, read_leaderboard
 from warehouse.tables import LEADERBOARD_REVISIONS, PROGRESSION
@@ -102,10 +101,10 @@ def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
     """The closed windows of the range: a revision of each whose ranks or XP changed, and the top of its board. Rows written."""
     closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
     columns = [column.name for column in LEADERBOARD_SNAPSHOTS.columns]
-    staged: list[Staged] = []
+    staged = []
     written = 0
     with engine.lake.lock(LEADERBOARD_REVISIONS.name), outlets.database.begin() as connection:
-        engine.lake.sweep(LEADERBOARD_REVISIONS)
+        engine.lake.sweep(LEADERBOARD_REVISIONS.name)
         for window in closed:
             known = revisions.history(connection, window)
             if not known and not revisions.complete(engine, window):

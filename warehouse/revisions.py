@@ -17,8 +17,8 @@ from warehouse.causes import CAUSES, Folded, causes_of, folded_days, in_words
 from warehouse.database import BOARD_REVISIONS, REVISION_CAUSES, in_utc
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError, LakeError
-from warehouse.folds import days_of
 from warehouse.lake import PARTITION_FILE, Keys, Lake, Staged
+from warehouse.spans import days_of
 from warehouse.tables import EVENTS, LEADERBOARD_REVISIONS, PLAYER_DAYS
 from warehouse.verdicts import touching
 

@@ -12,7 +12,7 @@ from pipelines.output import complain, emit_json, table
 from warehouse.engine import Engine
 from warehouse.erasure import forget
 from warehouse.errors import FairboardError
-from warehouse.publications import Outlets
+from warehouse.outlets import Outlets
 from warehouse.settings import Settings, load_settings
 
 PATIENCE_S = 10
