@@ -24,6 +24,7 @@ SCHEMAS = {
     **{name: table.schema for name, table in TABLES.items()},
     "landed": EVENTS.schema,
     "window_spans": WINDOW_SPANS,
+    "exclusions": pa.schema([("player_id", pa.string()), ("excluded_from", pa.date32()), ("excluded_until", pa.date32())]),
     "levels": pa.schema([(name, pa.int64()) for name in ("level", "xp_required", "xp_last", "xp_next")]),
     "fairness_rules": pa.schema(
         [("rule", pa.string()), ("version", pa.int64()), ("threshold", pa.float64()), ("min_events", pa.int64())]
