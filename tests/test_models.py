@@ -112,4 +112,6 @@ def rows(text: str) -> tuple[list[str], list[list[str]]]:
 def cell(text: str, kind: str) -> Any:
     if kind.startswith("list"):
         return text.split()
+    if text == "''":
+        return ""
     return READ[kind](text) if text else None
