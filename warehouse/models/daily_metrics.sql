@@ -1,8 +1,8 @@
 -- How the game did on each day of the range that has events, as docs/metrics.md defines it. All counts are integers; `value`
 -- is one division of two of them, so it is the same whatever the order of the rows.
 WITH first_days AS (
-    SELECT player_id, min(event_date) AS first_date
-    FROM player_days
+    SELECT player_id, min(first_date) AS first_date
+    FROM player_spans
     GROUP BY player_id
 ),
 -- The range and the 29 days before it: who is active on a day, with the pause since their day before and their next day.
