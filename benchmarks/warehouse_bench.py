@@ -3,9 +3,9 @@
     python benchmarks/warehouse_bench.py [NAME…] [--scale 1] [--rounds 3] [--data FOLDER] [--peers ENVIRONMENT]
 
 Seconds; `ratio` is value / baseline_value. Scale 1 is 30 million events of 200,000 players in 30 days, and 100 million in one
-day; `--scale 0.1` for a quick look. `--data` keeps the lakes between runs (4 GB). `--peers` is an environment with pandas, pyarrow,
-pyspark and dbt-duckdb; without it the figures that need one are left out, saying so. A figure is printed only after both sides
-gave the same answer; the sides take turns, and the middle ratio counts, because a machine's mood changes.
+day; `--scale 0.1` for a quick look. `--data` keeps the lakes between runs (4 GB). `--peers` is an environment with pandas,
+pyarrow, pyspark and dbt-duckdb; without it the figures that need one are left out, saying so. A figure is printed only after
+both sides gave the same answer; the sides take turns, and the middle ratio counts, because a machine's mood changes.
 """
 
 import argparse
@@ -125,7 +125,8 @@ def check_totals(settings: Settings) -> None:
         engine.bind(PROGRESSION, TODAY)
         wrong = engine.connection.sql(
             "WITH totals AS (SELECT player_id, sum(xp) AS xp FROM player_days GROUP BY player_id)"
-            " SELECT p.player_id FROM progression AS p LEFT JOIN totals AS t USING (player_id) WHERE t.xp IS DISTINCT FROM p.xp_total"
+            " SELECT p.player_id FROM progression AS p LEFT JOIN totals AS t USING (player_id)"
+            " WHERE t.xp IS DISTINCT FROM p.xp_total"
         ).fetchall()
     assert wrong == []
 
