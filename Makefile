@@ -84,3 +84,7 @@ lock: .venv/dev ## resolve the dependencies anew
 
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.PHONY: bench-warehouse
+bench-warehouse: setup-dev ## the warehouse beside DuckDB by hand, pandas, Spark and dbt (PEERS= an environment with those three)
+	python benchmarks/warehouse_bench.py $(if $(PEERS),--peers $(PEERS))

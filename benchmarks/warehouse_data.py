@@ -50,7 +50,7 @@ class Data:
         return self._lake("month", make)
 
     def year(self) -> Settings:
-        """The same with 335 days of `player_days` before them, shifted copies of the 30."""
+        """Its events and `player_days`, with 335 days before them that are shifted copies of the 30, and their months."""
 
         def make(settings: Settings) -> None:
             for name in (EVENTS.name, PLAYER_DAYS.name):
@@ -60,7 +60,7 @@ class Data:
                 back = -((day - MONTH.first).days // len(MONTH)) * len(MONTH)
                 [source] = lake.files(PLAYER_DAYS, [day + timedelta(days=back)])
                 lake.write(PLAYER_DAYS, shifted(pq.read_table(source, partitioning=None), back), {"event_date": day})
-            materialize(settings, YEAR, [name for name in FOLDS if name not in (EVENTS.name, PLAYER_DAYS.name)])
+            materialize(settings, YEAR, ["player_months"])
 
         return self._lake("year", make)
 

@@ -163,9 +163,12 @@ class Engine:
         fixed = tree.transform(lambda node: values[node.name] if isinstance(node, exp.Placeholder) else node)
         self._view(name, fixed.sql(dialect="duckdb"))
 
-    def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyRelation:
-        """Run a model. The relation it gives is lazy: take it as Arrow batches."""
-        return self.connection.sql(model(name).sql, params=parameters)
+    def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyConnection:
+        """Run a model; take the result as Arrow batches or a frame before the next statement.
+
+        A relation (`connection.sql`) with parameters would keep the whole result, and copy it once more to hand it out.
+        """
+        return self.connection.execute(model(name).sql, parameters)
 
     def _bind_csv(self, name: str, path: Path, columns: dict[str, str]) -> None:
         try:
