@@ -2,8 +2,8 @@
 
     python benchmarks/warehouse_size.py [NAME…] [--players 40000] [--days 3]
 
-A simulated game as `fairboard simulate` sends it (500 events a request), sealed in files of 20,000 events, then compacted. A figure is
-printed only after what was written reads back equal, by DuckDB and by Polars.
+A simulated game as `fairboard simulate` sends it (500 events a request), sealed in files of 20,000 events, then compacted.
+A figure is printed only after what was written reads back equal, by DuckDB and by Polars.
 """
 
 import argparse
@@ -78,7 +78,7 @@ class Game:
         with Engine(self.settings) as engine:
             started = time.perf_counter()
             engine.bind(EVENTS)
-            engine.connection.sql("SELECT hash(COLUMNS(*)) FROM events").fetch_arrow_table()
+            engine.connection.sql("SELECT hash(COLUMNS(*)) FROM events").to_arrow_table()
             return time.perf_counter() - started
 
     def _check(self) -> None:

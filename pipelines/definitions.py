@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets.checks import table_checks
+from assets.damage import no_files_set_aside
 from assets.publications import publication_assets
 from assets.tables import table_assets
 from pipelines.schedules import DAY_JOB, refresh_schedule
@@ -27,7 +28,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     )
     return dg.Definitions(
         assets=[*table_assets(settings), *publication_assets(settings)],
-        asset_checks=table_checks(),
+        asset_checks=[*table_checks(), no_files_set_aside],
         jobs=[day_job],
         schedules=[refresh_schedule()],
         resources=resources,
