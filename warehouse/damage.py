@@ -4,6 +4,7 @@ A damaged file and its record move to `_quarantine`, out of the tables' tree; wh
 (docs/operations.md). What does not belong here: how files are written (`lake.py`).
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import structlog
 
 from warehouse.errors import LakeError
 from warehouse.lake import FileRecord, Keys, Lake, move_durably, sha256
 from warehouse.tables import TABLES, Table
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def set_aside(lake: Lake, damage: Damage) -> Path:
     # The file before its record: without its record it would be read.
     move_durably([(path, target)] if path.exists() else [])
     move_durably([(lake.record_path(path), target.with_name(target.name + ".json"))])
-    log.error("lake.file_set_aside", file=str(path), reason=damage.what, kept_as=str(target))
+    log.error("%s %s; it was set aside as %s", path, damage.what, target)
     return target
 
 

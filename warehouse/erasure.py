@@ -60,11 +60,13 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
         if days:
             forgotten.first_day, forgotten.last_day = days.first, days.last
             _remove_from_files(engine, player, days)
-            _compute_again(engine, player, days)
+            for name in FOLDS:
+                fold(engine, name, days)
             for name in PUBLISHED:
                 publish(engine, outlets, name, days)
             _delete_from_database(outlets.database, player)  # what was published beside us meanwhile
         forgotten.removed["redis: keys"] = _delete_from_redis(outlets.redis, player)
+        _check_gone(engine, player)
     aside = [path for table in TABLES.values() for path in quarantined(engine.lake, table)]
     forgotten.left += [f"{path} was set aside as damaged, and was not searched" for path in aside]
     return forgotten
@@ -134,17 +136,15 @@ def _naming(player: str) -> pl.Expr:
     return pl.col("body").str.contains(rf"(^|[^\w.@-])({names})($|[^\w.@-])")
 
 
-# What stood on them
+# Whether it is done
 
 
-def _compute_again(engine: Engine, player: str, days: Days) -> None:
-    """Run every fold over the days.
+def _check_gone(engine: Engine, player: str) -> None:
+    """Look once more.
 
     Raises:
         LakeError: something of the player is left.
     """
-    for name in FOLDS:
-        fold(engine, name, days)
     left = [table.name for table in _player_tables() if _rows_of(engine, table, player)]
     left += [REJECTS.name] if _letters_of(engine.lake, player) else []
     if left:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ingest_api.journal import DAMAGED, OPEN, READY, journal_dir
+from ingest_api.logs import configure_logs
 from ingest_api.sealer import seal_once
 from pipelines.output import complain, emit_json, table
 from warehouse.engine import Engine
@@ -34,6 +35,7 @@ def forget_(
             raise FairboardError(f"Removing {player_id!r} cannot be undone; nothing was removed. Add --yes.")
         typer.confirm(f"Remove every trace of {player_id!r}? This cannot be undone.", abort=True)
     settings = load_settings()
+    configure_logs(settings)  # the sealer has something to say
     outlets = Outlets(settings)
     damaged = _seal(settings)
     with Engine(settings) as engine:
