@@ -147,10 +147,11 @@ def record(
     `changed` comes from `changes`; `watermark` is the newest event counted, `now` the time of publication (s since the epoch).
     For the holder of the lake's lock of `leaderboard_revisions`.
     """
-    causes, cause = pl.DataFrame(schema=CAUSES), "first publication"
+    causes, cause, folded = pl.DataFrame(schema=CAUSES), "first publication", folded_days(engine, window)
     if known:
         verdicts = touching(connection, window.start, window.end)
-        causes = causes_of(engine, verdicts, window, changed, folded=known[0].folded, recorded_at=known[0].recorded_at)
+        newest = known[0]
+        causes = causes_of(engine, verdicts, window, changed, since=newest.recorded_at, before=newest.folded, now=folded)
         cause = in_words(causes, verdicts)
     keys = {**window.partition, "revision": len(known) + 1}
     row = {
@@ -159,7 +160,7 @@ def record(
         "players": board.height,
         "moved": changed.height if known else 0,
         "watermark": watermark,
-        "folded": folded_days(engine, window),
+        "folded": folded,
     }
     connection.execute(sa.insert(BOARD_REVISIONS), keys | row)
     if causes.height:
