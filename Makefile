@@ -76,3 +76,7 @@ lock: .venv/dev ## resolve the dependencies anew
 
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.PHONY: postgresql
+postgresql: .venv/dev
+	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"

@@ -230,5 +230,5 @@ def _write(connection: sa.Connection, insert: sa.Insert, columns: Sequence[str],
     """Insert in chunks; the number of rows written."""
     rows, written = iter(rows), 0
     while chunk := [dict(zip(columns, row, strict=True)) for row in islice(rows, CHUNK)]:
-        written += connection.execute(insert, chunk).rowcount
+        written += connection.execute(insert, chunk, execution_options={"preserve_rowcount": True}).rowcount
     return written
