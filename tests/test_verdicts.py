@@ -192,7 +192,7 @@ def test_without_redis_the_verdict_is_kept_and_dagster_brings_the_boards(
 ) -> None:
     monkeypatch.setenv("FAIRBOARD_REDIS_URL", "redis://127.0.0.1:1/0")
     done = fairboard("verdict", "exclude", "ann", "--from", FIRST, "--by", "eve", "--why", "speed hack", status=1)
-    assert "Verdicts 1 are recorded and the lake's boards follow" in done.stderr
+    assert "Recorded, and followed by the lake's boards: verdict 1." in done.stderr
     assert board(game, "alltime") == [(1, "bob"), (2, "cid")]
     assert not asked_for(game, instance)  # the process that recorded it may be at it
     monkeypatch.setattr(dagster_verdicts, "GRACE", timedelta())

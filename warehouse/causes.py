@@ -22,9 +22,9 @@ CAUSES = pl.Schema([("player_id", pl.String()), ("late_events", pl.List(pl.Strin
 Folded = dict[str, int]
 
 
-def folded_days(engine: Engine, window: Window) -> Folded:
-    """When each day of the window was folded: ns since the epoch by ISO date."""
-    partitions = engine.lake.partitions(PLAYER_DAYS, window.days)
+def folded_days(engine: Engine) -> Folded:
+    """When each day was folded: ns since the epoch by ISO date."""
+    partitions = engine.lake.partitions(PLAYER_DAYS)
     files = {str(keys["event_date"]): engine.lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE for keys in partitions}
     return {day: path.stat().st_mtime_ns for day, path in files.items() if path.exists()}
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from warehouse import boards, revisions
 from warehouse.calendar import Calendar, Days, Window
+from warehouse.causes import folded_days
 from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATIONS, RECEIPTS, SUSPICIOUS_EVENTS, open_database
 from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
@@ -29,6 +31,7 @@ from warehouse.settings import Settings
 from warehouse.tables import LEADERBOARD_REVISIONS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
 
 SNAPSHOT_TOP = 1_000
+WINDOWS = 500  # a transaction: other writers of SQLite wait for a minute, which is thousands of windows
 CHUNK = 10_000
 
 
@@ -115,29 +118,34 @@ def suspicious_events(engine: Engine, outlets: Outlets, days: Days) -> int:
 
 def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
     """The closed windows of the range: a revision of each whose ranks or XP changed, and the top of its board. Rows written."""
-    closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
-    columns = [column.name for column in LEADERBOARD_SNAPSHOTS.columns]
-    staged: list[Staged] = []
     written = 0
-    with engine.lake.lock(LEADERBOARD_REVISIONS.name), outlets.database.begin() as connection:
+    with engine.lake.lock(LEADERBOARD_REVISIONS.name):
         engine.lake.sweep(LEADERBOARD_REVISIONS)
-        for window in closed:
-            known = revisions.history(connection, window)
-            if not known and not revisions.complete(engine, window):
-                continue
-            board = read_leaderboard(engine, window)
-            this = [LEADERBOARD_SNAPSHOTS.c[name] == value for name, value in window.partition.items()]
-            connection.execute(sa.delete(LEADERBOARD_SNAPSHOTS).where(*this))
-            top = board.head(SNAPSHOT_TOP).select(columns)
-            written += _write(connection, sa.insert(LEADERBOARD_SNAPSHOTS), columns, top.iter_rows())
-            changed = revisions.changes(engine.lake, window, known, board)
-            if changed.height:
-                watermark = _watermark(engine, board)
-                staged.append(
-                    revisions.record(engine, connection, window, known, board, changed, watermark=watermark, now=outlets.now)
-                )
-        engine.lake.commit(staged)
+        folded, waiting = folded_days(engine), revisions.waiting_days(engine)
+        closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
+        for start in range(0, len(closed), WINDOWS):
+            staged: list[Staged] = []
+            with outlets.database.begin() as connection:
+                for window in closed[start : start + WINDOWS]:
+                    known = revisions.history(connection, window)
+                    if not known and any(day in window.days for day in waiting):
+                        continue
+                    board = read_leaderboard(engine, window)
+                    written += _snapshot(connection, window, board)
+                    changed = revisions.changes(engine.lake, window, known, board)
+                    if changed.height:
+                        record = partial(revisions.record, watermark=_watermark(engine, board), folded=folded, now=outlets.now)
+                        staged.append(record(engine, connection, window, known, board, changed))
+                engine.lake.commit(staged)
     return written
+
+
+def _snapshot(connection: sa.Connection, window: Window, board: pl.DataFrame) -> int:
+    columns = [column.name for column in LEADERBOARD_SNAPSHOTS.columns]
+    this = [LEADERBOARD_SNAPSHOTS.c[name] == value for name, value in window.partition.items()]
+    connection.execute(sa.delete(LEADERBOARD_SNAPSHOTS).where(*this))
+    top = board.head(SNAPSHOT_TOP).select(columns)
+    return _write(connection, sa.insert(LEADERBOARD_SNAPSHOTS), columns, top.iter_rows())
 
 
 def publications(engine: Engine, outlets: Outlets, days: Days) -> int:
@@ -211,10 +219,9 @@ def _watermark(engine: Engine, board: pl.DataFrame) -> int | None:
     """The newest event that a board has counted (s since the epoch)."""
     if not board.height:
         return None
-    as_of = board["as_of"][0]
-    engine.bind(PLAYER_DAYS, Days(as_of, as_of))
-    row = engine.connection.execute("SELECT max(last_ts) FROM player_days").fetchone()
-    return row[0] if row else None
+    path = engine.lake.folder(PLAYER_DAYS, {"event_date": board["as_of"][0]}) / PARTITION_FILE
+    newest: int = pl.scan_parquet(path, hive_partitioning=False).select(pl.max("last_ts")).collect().item()
+    return newest
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
