@@ -88,3 +88,7 @@ clean: down ## remove ./data (its events too!), caches and the environment
 .PHONY: bench-warehouse
 bench-warehouse: setup-dev ## the warehouse beside DuckDB by hand, pandas, Spark and dbt (PEERS= an environment with those three)
 	python benchmarks/warehouse_bench.py $(if $(PEERS),--peers $(PEERS))
+
+.PHONY: postgresql
+postgresql: .venv/dev
+	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"

@@ -15,10 +15,12 @@ import duckdb
 import polars as pl
 import streamlit as st
 
-from warehouse.calendar import Days
+from warehouse.calendar import Calendar, Days, Window, WindowKind
+from warehouse.database import reading
 from warehouse.engine import Engine, scan
 from warehouse.folds import BASELINE_DAYS, bind_event_scores, stale_days
 from warehouse.lake import Keys, Lake
+from warehouse.revisions import Revision, diff, history
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, Table
 
@@ -279,6 +281,25 @@ def rank_of(settings: Settings, board: Board, player: str) -> int | None:
     """A player's rank on a board, None where the player is not on it."""
     rows = _over_board(settings, "SELECT rank FROM board WHERE player_id = $player", board, player=player)
     return rows["rank"][0] if rows.height else None
+
+
+def window_of(settings: Settings, board: Board) -> Window:
+    """The window that a board is of."""
+    return Calendar.of(settings).window_at(WindowKind(board.window), board.start)
+
+
+@st.cache_data(ttl=LISTING_TTL_S, max_entries=64, show_spinner=False, hash_funcs={Window: repr})
+def revisions(_settings: Settings, root: str, window: Window) -> list[Revision]:  # noqa: ARG001 (`root` is part of the key)
+    """What a closed board was published with, the newest first; of a running one nothing."""
+    with reading(_settings) as connection:
+        return history(connection, window)
+
+
+@st.cache_data(ttl=ANSWER_TTL_S, max_entries=64, show_spinner="Comparing the boards …", hash_funcs={Window: repr})
+def revision_diff(_settings: Settings, root: str, window: Window, revision: int) -> pl.DataFrame:  # noqa: ARG001 (as above)
+    """Who differs from the revision before, the first `TOP`, with the columns of `warehouse.revisions.diff`."""
+    with reading(_settings) as connection:
+        return diff(Lake(_settings.lake_dir, _settings.timezone), connection, window, revision).head(TOP)
 
 
 def whole_board(settings: Settings, board: Board) -> bytes:

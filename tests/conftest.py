@@ -111,14 +111,14 @@ def fairboard(capsys: pytest.CaptureFixture[str]) -> Fairboard:
 
 
 @pytest.fixture(scope="session")
-def _session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     settings = Settings(data_dir=tmp_path_factory.mktemp("redis"), _env_file=None)
     with EmbeddedRedis(settings) as server:
         yield settings.model_copy(update={"redis_url": server.url})
 
 
 @pytest.fixture
-def redis_settings(_session_redis: Settings, settings: Settings) -> Settings:
+def redis_settings(session_redis: Settings, settings: Settings) -> Settings:
     """The test's deployment with a real, empty Redis: one server per test process, emptied for each test."""
-    connect(_session_redis).flushall()
-    return settings.model_copy(update={"redis_url": _session_redis.redis_url})
+    connect(session_redis).flushall()
+    return settings.model_copy(update={"redis_url": session_redis.redis_url})

@@ -29,6 +29,7 @@ from warehouse.calendar import Days
 from warehouse.engine import Engine
 from warehouse.folds import fold
 from warehouse.imports import import_file
+from warehouse.publications import Outlets, publish
 from warehouse.settings import Settings
 from warehouse.tables import TABLES
 
@@ -104,6 +105,32 @@ def test_the_window_chooses_the_board(open_page, game_lake: Settings, window: st
 def test_a_board_shows_the_neighbours_of_the_player_in_the_url(open_page, game_lake: Settings):
     app = open_page(game_lake, "leaderboards", player=NEWCOMER)
     assert NEWCOMER in list(app.dataframe[1].value["player_id"])
+
+
+def test_a_closed_board_shows_its_revisions_and_what_changed(open_page, tmp_path: Path, redis_settings: Settings):
+    settings = build_lake(tmp_path, [event("ada", 0, 0, 50), event("grace", 0, 0, 40)])
+    settings = settings.model_copy(update={"redis_url": redis_settings.redis_url})
+
+    def publish_revision() -> None:
+        with Engine(settings) as engine:
+            publish(engine, Outlets(settings), "leaderboard_snapshots", Days(DAYS[0], DAYS[0]))
+
+    publish_revision()
+    assert open_page(settings, "leaderboards").dataframe[-1].value["cause"].to_list() == ["first publication"]
+    file = tmp_path / "late.ndjson"
+    file.write_text(json.dumps(event("grace", 0, 1, 30)))
+    with Engine(settings) as engine:
+        import_file(engine.lake, engine.calendar, file)
+        for table in ("player_days", "leaderboards"):
+            fold(engine, table, Days(DAYS[0], DAYS[0]))
+    publish_revision()
+    st.cache_data.clear()
+    app = open_page(settings, "leaderboards")
+    revisions, changes = app.dataframe[-2].value, app.dataframe[-1].value
+    assert revisions["cause"].to_list() == ["late events", "first publication"]
+    moved = changes[["player_id", "rank_before", "rank_after", "xp_after"]]
+    assert list(moved.itertuples(index=False, name=None)) == [("grace", 2, 1, 70), ("ada", 1, 2, 50)]
+    assert list(changes["late_events"][0]) == ["grace-0-1"]
 
 
 def test_a_day_without_events_says_so_and_the_arrows_lead_out(open_page, game_lake: Settings):

@@ -22,7 +22,7 @@ from warehouse.database import open_database, reading
 from warehouse.embedded_redis import connect
 from warehouse.enforcement import enforce
 from warehouse.engine import Engine
-from warehouse.folds import FOLDS, fold
+from warehouse.folds import fold
 from warehouse.readings import leaderboard
 from warehouse.settings import Settings
 from warehouse.verdicts import Decision
@@ -50,10 +50,10 @@ def game(redis_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return redis_settings
 
 
-def materialize(settings: Settings) -> None:
+def materialize(settings: Settings, days: Days = MAY) -> None:
     with Engine(settings) as engine:
-        for name in FOLDS:
-            fold(engine, name, MAY)
+        for name in ("player_days", "leaderboards"):
+            fold(engine, name, days)
 
 
 def exclude(settings: Settings, player: str, first: str, until: str | None = None) -> int:
@@ -192,7 +192,7 @@ def test_without_redis_the_verdict_is_kept_and_dagster_brings_the_boards(
 ) -> None:
     monkeypatch.setenv("FAIRBOARD_REDIS_URL", "redis://127.0.0.1:1/0")
     done = fairboard("verdict", "exclude", "ann", "--from", FIRST, "--by", "eve", "--why", "speed hack", status=1)
-    assert "Verdicts 1 are recorded and the lake's boards follow" in done.stderr
+    assert "Recorded, and followed by the lake's boards: verdict 1." in done.stderr
     assert board(game, "alltime") == [(1, "bob"), (2, "cid")]
     assert not asked_for(game, instance)  # the process that recorded it may be at it
     monkeypatch.setattr(dagster_verdicts, "GRACE", timedelta())
@@ -231,9 +231,7 @@ def test_boards_that_followed_step_by_step_are_those_of_one_fold_byte_for_byte(
     stepwise, at_once = (redis_settings.model_copy(update={"data_dir": folder / name}) for name in ("steps", "once"))
     for settings in (stepwise, at_once):
         land_events(settings, [event | {"eventId": f"e{n}"} for n, event in enumerate(events)])
-    with Engine(stepwise) as engine:
-        for name in FOLDS:
-            fold(engine, name, whole)
+    materialize(stepwise, whole)
     for player, first, length, taken_back in exclusions:
         until = str(first + timedelta(days=length)) if length else None
         number = exclude(stepwise, player, str(first), until)
@@ -243,7 +241,5 @@ def test_boards_that_followed_step_by_step_are_those_of_one_fold_byte_for_byte(
             enforce(stepwise, SECOND_OF_MAY)
         else:
             exclude(at_once, player, str(first), until)
-    with Engine(at_once) as engine:
-        for name in FOLDS:
-            fold(engine, name, whole)
+    materialize(at_once, whole)
     assert lake(stepwise) == lake(at_once)

@@ -146,7 +146,10 @@ class Calendar:
         return datetime.fromtimestamp(ts, self.zone).date()
 
     def starts_at(self, day: date) -> int:
-        """When `day` begins, in seconds since the epoch."""
+        """When `day` begins, in seconds since the epoch: where midnight is left out, at what comes instead.
+
+        A day is one stretch of time wherever the clock changes on the hour. In Newfoundland it went back at 00:01 until 2011.
+        """
         return int(datetime.combine(day, time(), self.zone).timestamp())
 
     def season_of(self, day: date) -> Season | None:

@@ -22,31 +22,38 @@ CAUSES = pl.Schema([("player_id", pl.String()), ("late_events", pl.List(pl.Strin
 Folded = dict[str, int]
 
 
-def folded_days(engine: Engine, window: Window) -> Folded:
-    """When each day of the window was folded: ns since the epoch by ISO date."""
-    partitions = engine.lake.partitions(PLAYER_DAYS, window.days)
+def folded_days(engine: Engine) -> Folded:
+    """When each day was folded: ns since the epoch by ISO date."""
+    partitions = engine.lake.partitions(PLAYER_DAYS)
     files = {str(keys["event_date"]): engine.lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE for keys in partitions}
     return {day: path.stat().st_mtime_ns for day, path in files.items() if path.exists()}
 
 
 def causes_of(
-    engine: Engine, verdicts: Iterable[Verdict], window: Window, changes: pl.DataFrame, *, folded: Folded, recorded_at: datetime
+    engine: Engine,
+    verdicts: Iterable[Verdict],
+    window: Window,
+    changes: pl.DataFrame,
+    *,
+    since: datetime,
+    before: Folded,
+    now: Folded,
 ) -> pl.DataFrame:
     """Why the XP differs of each player whose XP does (schema `CAUSES`, ids of events the last to arrive first).
 
-    `changes` has the columns of `revisions.compare`; `verdicts` are those that touch the window, the newest first; `folded` and
-    `recorded_at` belong to the revision before.
+    `changes` has the columns of `revisions.compare`; `verdicts` are those that touch the window, the newest first; `since` is
+    when the revision before was recorded, `before` when its days had been folded, and `now` when they have been by now.
     """
     oldest_first = list(verdicts)[::-1]
     out = {verdict.player_id: verdict.id for verdict in oldest_first if verdict.excludes}
-    back = {v.player_id: v.id for v in oldest_first if v.reversed_at and v.reversed_at > recorded_at}
+    back = {v.player_id: v.id for v in oldest_first if v.reversed_at and v.reversed_at > since}
     changed = changes.filter(pl.col("xp_before").ne_missing(pl.col("xp_after")))
     judged = [
         (player, out.get(player) if after is None else back.get(player) if before is None else None)
         for player, before, after in changed.select("player_id", "xp_before", "xp_after").iter_rows()
     ]
     causes = pl.DataFrame(judged, schema={name: CAUSES[name] for name in ("player_id", "verdict_id")}, orient="row")
-    late = _late_events(engine, window, causes["player_id"], folded)
+    late = _late_events(engine, window, causes["player_id"], before, now)
     joined = causes.join(late, on="player_id", how="left", maintain_order="left")
     return joined.select("player_id", pl.col("late_events").fill_null([]), "verdict_id")
 
@@ -59,26 +66,27 @@ def in_words(causes: pl.DataFrame, verdicts: Iterable[Verdict]) -> str:
     return ", ".join(words) or "recomputed"
 
 
-def _late_events(engine: Engine, window: Window, players: pl.Series, folded: Folded) -> pl.DataFrame:
-    """Ids of those players' XP events that were not counted when their days were `folded`: player_id, late_events.
+def _late_events(engine: Engine, window: Window, players: pl.Series, before: Folded, now: Folded) -> pl.DataFrame:
+    """Ids of those players' XP events that were not counted `before`: player_id, late_events.
 
-    They stand in files written since, and in none that is older. A file made of older ones (compaction) would make its events
-    late, all of them: so they must have arrived since, too, or just before, for a journal is sealed some seconds later.
-    Imported events have no time of arrival.
+    They are of days folded again, in files written since the fold before, and in none that is older. A file made of older ones
+    (compaction) would make all its events late: so they must have arrived since, too, or just before, as a journal is sealed
+    some seconds later. Imported events have no time of arrival.
     """
-    newer, older = [], []
-    for keys in engine.lake.partitions(EVENTS, window.days):
-        folded_ns = folded.get(str(keys["event_date"]), 0)
-        files = sorted(engine.lake.folder(EVENTS, keys).glob("*.parquet"))
-        late = [path for path in files if path.stat().st_mtime_ns > folded_ns]
-        newer += late
-        older += [path for path in files if late and path not in late]
+    days = {str(keys["event_date"]): engine.lake.folder(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, window.days)}
+    is_newer = {
+        path: path.stat().st_mtime_ns > before.get(day, 0)
+        for day, folder in days.items()
+        if before.get(day) != now.get(day)
+        for path in folder.glob("*.parquet")
+    }
+    newer, older = ([path for path, found in is_newer.items() if found is wanted] for wanted in (True, False))
     engine.connection.execute(f"CREATE OR REPLACE TEMP VIEW newer_events AS {scan(EVENTS, newer)}")
     engine.connection.execute(f"CREATE OR REPLACE TEMP VIEW older_events AS {scan(EVENTS, older)}")
     engine.bind_rows("changed_players", pa.table({"player_id": pa.array(players.to_list(), pa.string())}))
-    days = pa.array([date.fromisoformat(day) for day in folded], pa.date32())
-    times = pa.array([ns // 1_000_000 for ns in folded.values()], pa.int64())
-    engine.bind_rows("folded_days", pa.table({"event_date": days, "folded_ms": times}))
+    dates = pa.array([date.fromisoformat(day) for day in before], pa.date32())
+    times = pa.array([ns // 1_000_000 for ns in before.values()], pa.int64())
+    engine.bind_rows("folded_days", pa.table({"event_date": dates, "folded_ms": times}))
     return engine.connection.execute(
         """
         WITH late AS (

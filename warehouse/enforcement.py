@@ -54,8 +54,8 @@ def enforce(settings: Settings, now: float | None = None) -> Enforced:
                 publish(engine, outlets, "publications", days)
         except StoreUnavailable as error:
             raise StoreUnavailable(
-                f"Verdicts {', '.join(map(str, done.verdicts))} are recorded and the lake's boards follow them; the published "
-                f"ones do not yet: {error} Dagster tries again every five minutes, and so does `fairboard verdict enforce`."
+                f"Recorded, and followed by the lake's boards: verdict {', '.join(map(str, done.verdicts))}. The published "
+                f"boards do not follow yet: {error} Dagster tries again within minutes, `fairboard verdict enforce` at once."
             ) from error
     with database.begin() as connection:
         verdicts.mark_enforced(connection, due)

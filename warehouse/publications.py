@@ -6,6 +6,7 @@ missing. What does not belong here: the boards (`publisher.py`), and the tables 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -14,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from warehouse import boards, revisions
-from warehouse.calendar import Days
+from warehouse.calendar import Days, Window
+from warehouse.causes import folded_days
 from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, RECEIPTS, SUSPICIOUS_EVENTS
 from warehouse.embedded_redis import REDIS_ERRORS
 from warehouse.engine import Engine
@@ -25,6 +27,7 @@ from warehouse.publisher import newest_event, publish_boards, read_leaderboard
 from warehouse.tables import LEADERBOARD_REVISIONS, PROGRESSION
 
 SNAPSHOT_TOP = 1_000
+WINDOWS = 500  # a transaction: other writers of SQLite wait for a minute, which is thousands of windows
 CHUNK = 10_000
 
 
@@ -99,29 +102,34 @@ def suspicious_events(engine: Engine, outlets: Outlets, days: Days) -> int:
 
 def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
     """The closed windows of the range: a revision of each whose ranks or XP changed, and the top of its board. Rows written."""
-    closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
-    columns = [column.name for column in LEADERBOARD_SNAPSHOTS.columns]
-    staged = []
     written = 0
-    with engine.lake.lock(LEADERBOARD_REVISIONS.name), outlets.database.begin() as connection:
+    with engine.lake.lock(LEADERBOARD_REVISIONS.name):
         engine.lake.sweep(LEADERBOARD_REVISIONS.name)
-        for window in closed:
-            known = revisions.history(connection, window)
-            if not known and not revisions.complete(engine, window):
-                continue
-            board = read_leaderboard(engine, window)
-            this = [LEADERBOARD_SNAPSHOTS.c[name] == value for name, value in window.partition.items()]
-            connection.execute(sa.delete(LEADERBOARD_SNAPSHOTS).where(*this))
-            top = board.head(SNAPSHOT_TOP).select(columns)
-            written += _write(connection, sa.insert(LEADERBOARD_SNAPSHOTS), columns, top.iter_rows())
-            changed = revisions.changes(engine.lake, window, known, board)
-            if changed.height:
-                watermark = newest_event(engine, board)
-                staged.append(
-                    revisions.record(engine, connection, window, known, board, changed, watermark=watermark, now=outlets.now)
-                )
-        engine.lake.commit(staged)
+        folded, waiting = folded_days(engine), revisions.waiting_days(engine)
+        closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
+        for start in range(0, len(closed), WINDOWS):
+            staged = []
+            with outlets.database.begin() as connection:
+                for window in closed[start : start + WINDOWS]:
+                    known = revisions.history(connection, window)
+                    if not known and any(day in window.days for day in waiting):
+                        continue
+                    board = read_leaderboard(engine, window)
+                    written += _snapshot(connection, window, board)
+                    changed = revisions.changes(engine.lake, window, known, board)
+                    if changed.height:
+                        record = partial(revisions.record, watermark=newest_event(engine, board), folded=folded, now=outlets.now)
+                        staged.append(record(engine, connection, window, known, board, changed))
+                engine.lake.commit(staged)
     return written
+
+
+def _snapshot(connection: sa.Connection, window: Window, board: pl.DataFrame) -> int:
+    columns = [column.name for column in LEADERBOARD_SNAPSHOTS.columns]
+    this = [LEADERBOARD_SNAPSHOTS.c[name] == value for name, value in window.partition.items()]
+    connection.execute(sa.delete(LEADERBOARD_SNAPSHOTS).where(*this))
+    top = board.head(SNAPSHOT_TOP).select(columns)
+    return _write(connection, sa.insert(LEADERBOARD_SNAPSHOTS), columns, top.iter_rows())
 
 
 def publications(engine: Engine, outlets: Outlets, _days: Days) -> int:
@@ -167,5 +175,5 @@ def _write(connection: sa.Connection, insert: sa.Insert, columns: Sequence[str],
     """Insert in chunks; the number of rows written."""
     rows, written = iter(rows), 0
     while chunk := [dict(zip(columns, row, strict=True)) for row in islice(rows, CHUNK)]:
-        written += connection.execute(insert, chunk).rowcount
+        written += connection.execute(insert, chunk, execution_options={"preserve_rowcount": True}).rowcount
     return written

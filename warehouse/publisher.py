@@ -102,10 +102,9 @@ def newest_event(engine: Engine, board: pl.DataFrame) -> int | None:
     """The newest event that a board has counted (s since the epoch)."""
     if not board.height:
         return None
-    as_of = board["as_of"][0]
-    engine.bind(PLAYER_DAYS, Days(as_of, as_of))
-    row = engine.connection.execute("SELECT max(last_ts) FROM player_days").fetchone()
-    return row[0] if row else None
+    path = engine.lake.folder(PLAYER_DAYS, {"event_date": board["as_of"][0]}) / PARTITION_FILE
+    newest: int = pl.scan_parquet(path, hive_partitioning=False).select(pl.max("last_ts")).collect().item()
+    return newest
 
 
 def forget_publications(outlets: Outlets) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from warehouse.calendar import Calendar, Window, WindowKind
-from warehouse.causes import CAUSES, Folded, causes_of, folded_days, in_words
+from warehouse.causes import CAUSES, Folded, causes_of, in_words
 from warehouse.database import BOARD_REVISIONS, REVISION_CAUSES, in_utc
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError, LakeError
@@ -117,10 +117,10 @@ def compare(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     return both.filter(moved | gained).sort(~gained, pl.coalesce("rank_after", "rank_before"), "player_id")
 
 
-def complete(engine: Engine, window: Window) -> bool:
-    """Whether every landed day of the window has been folded once; before that, a backfill is still at it."""
-    landed = {day for day in days_of(engine, EVENTS, window.days) if day >= engine.settings.first_day}
-    return landed <= set(days_of(engine, PLAYER_DAYS, window.days))
+def waiting_days(engine: Engine) -> list[date]:
+    """Landed days that nobody has folded yet: a backfill is still at them, and the first revision of their windows waits."""
+    folded = set(days_of(engine, PLAYER_DAYS))
+    return [day for day in days_of(engine, EVENTS) if day >= engine.settings.first_day and day not in folded]
 
 
 def changes(lake: Lake, window: Window, known: Sequence[Revision], board: pl.DataFrame) -> pl.DataFrame:
@@ -140,17 +140,20 @@ def record(
     changed: pl.DataFrame,
     *,
     watermark: int | None,
+    folded: Folded,
     now: float,
 ) -> Staged:
     """Note the revision after those known; its file, to be committed before the rows are.
 
-    `changed` comes from `changes`; `watermark` is the newest event counted, `now` the time of publication (s since the epoch).
-    For the holder of the lake's lock of `leaderboard_revisions`.
+    `changed` comes from `changes`, `folded` from `folded_days`; `watermark` is the newest event counted, `now` the time of
+    publication (s since the epoch). For the holder of the lake's lock of `leaderboard_revisions`.
     """
     causes, cause = pl.DataFrame(schema=CAUSES), "first publication"
+    folded = {day: folded[day] for day in map(str, window.days) if day in folded}
     if known:
         verdicts = touching(connection, window.start, window.end)
-        causes = causes_of(engine, verdicts, window, changed, folded=known[0].folded, recorded_at=known[0].recorded_at)
+        newest = known[0]
+        causes = causes_of(engine, verdicts, window, changed, since=newest.recorded_at, before=newest.folded, now=folded)
         cause = in_words(causes, verdicts)
     keys = {**window.partition, "revision": len(known) + 1}
     row = {
@@ -159,7 +162,7 @@ def record(
         "players": board.height,
         "moved": changed.height if known else 0,
         "watermark": watermark,
-        "folded": folded_days(engine, window),
+        "folded": folded,
     }
     connection.execute(sa.insert(BOARD_REVISIONS), keys | row)
     if causes.height:
