@@ -2,8 +2,8 @@
 
     python benchmarks/leaderboards_bench.py [NAME…] [--members 1000000] [--rounds 3]
 
-`publish_vs_pipe`: publishing a board whole, from its Parquet file to the swap, beside `redis-cli --pipe` of the same ZADDs, made
-before. `refresh_vs_full`: publishing it again with 1 % of the members changed, beside that.
+`publish_vs_pipe`: publishing a board whole, from its Parquet file to the swap, beside `redis-cli --pipe` of the same ZADDs.
+`refresh_vs_full`: publishing it again with 1 % of the members changed, beside that.
 `torn_reads`: readings, at full speed during 100 publications, that were partial, empty or of two publications at once.
 A figure is printed only after the board in Redis was compared with the one in the lake.
 """
@@ -152,25 +152,25 @@ def torn_reads(_members: int, _rounds: int) -> None:
                 top = json.loads(page)
                 generations = {int(score) for _, score in board} | {entry["score"] for entry in top["entries"]}
                 same = revision == meta["revision"] == str(top["meta"]["revision"])
-                whole = len(board) == int(meta["players"]) == top["meta"]["players"] == 2_000 + generations.copy().pop()
+                whole = len(board) == int(meta["players"]) == top["meta"]["players"] == 500 + generations.copy().pop()
                 if not (len(generations) == 1 and same and whole):
                     torn.append(f"revision {revision}, {len(board)} members of publications {sorted(generations)}")
                 if (long := read_board(client, key, limit=1_000)) is None or len({e.score for e in long.entries}) != 1:
                     torn.append(f"a long reading of {long and long.meta}")
                 readings[reader] += 1
 
-        here.board(np.full(2_000, 0))
+        here.board(np.full(500, 0))
         here.publish()
         threads = [threading.Thread(target=look, args=(reader,)) for reader in range(READERS)]
         for thread in threads:
             thread.start()
         for n in range(1, PUBLICATIONS + 1):
-            here.board(np.full(2_000 + n, n))
+            here.board(np.full(500 + n, n))
             here.publish(whole=n % 2 == 0)
         stop.set()
         for thread in threads:
             thread.join()
-        here.check(np.full(2_000 + PUBLICATIONS, PUBLICATIONS))
+        here.check(np.full(500 + PUBLICATIONS, PUBLICATIONS))
     assert min(readings) > PUBLICATIONS / 2, f"the readers hardly read: {readings}"
     assert not torn, torn[:3]
     _print("torn_reads", [float(len(torn))], "readings", readings=sum(readings), publications=PUBLICATIONS)
