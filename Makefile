@@ -22,7 +22,7 @@ up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard 
 down: ## stop what `make up` left, if it was killed
 	@deploy/stop $(DATA)
 
-test: setup-dev chromium languages ## every test
+test: setup-dev chromium postgresql languages ## every test
 	pytest
 
 fuzz: setup-dev ## 100,000 generated requests against the ingest service, counted by their answer

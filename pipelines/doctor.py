@@ -144,10 +144,8 @@ def _live(settings: Settings) -> Finding:
     if now - pulse.at > max(LIVE_SILENCE_S, 3 * settings.refresh_s):
         todo = "start it with `make up`; if that runs, see the sensor and the job `live` in Dagster"
         return Finding("live", "look", f"the boards have not been refreshed for {now - pulse.at:,.0f} s", todo)
-    behind_s = now - pulse.current_until
-    return Finding(
-        "live", "ok", f"the boards hold what was sealed {behind_s:,.0f} s ago; a refresh takes {pulse.refresh_s:.1f} s"
-    )
+    age_s = now - pulse.current_until
+    return Finding("live", "ok", f"the boards hold what was sealed {age_s:,.0f} s ago; a refresh takes {pulse.refresh_s:.1f} s")
 
 
 EXAMINATIONS: dict[str, Callable[[Settings], Finding]] = {

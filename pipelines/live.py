@@ -5,6 +5,7 @@ its process, not by what Dagster believes of it. What does not belong here: what
 """
 
 import time
+import warnings
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -17,6 +18,9 @@ from warehouse.outlets import Outlets
 from warehouse.publisher import Publication, forget_publications
 from warehouse.refresh import FOLDED, Pulse, Refreshed, claim, refresh, write_pulse
 from warehouse.settings import Settings
+
+# Dagster's own decorator passes an argument that it calls beta, once per process.
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*owners.*SensorDefinition")
 
 LIVE_JOB = "live"
 RUN_FOR_S = 6 * 3600

@@ -121,7 +121,7 @@ def scores(xp: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     index = np.arange(len(xp))
     starts = np.concatenate(([True], xp[1:] != xp[:-1]))
     place = index - np.maximum.accumulate(np.where(starts, index, 0)) + 1
-    step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64)) * 2)
+    step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64)))
     fraction = np.maximum(1.0 - place * step, 0.0)
     return xp.astype(np.float64) + np.where(step < 1, fraction, 0.0)
 
@@ -174,6 +174,11 @@ def publish_progress(client: Client, players: Iterable[tuple[Any, ...]], now: fl
 def mark_progress(client: Client, now: float) -> None:
     """Note in Redis that everybody's progress is there: a Redis that came back empty has no such note."""
     client.set(PROGRESS_MARK, iso(now))
+
+
+def forget_progress(client: Client) -> None:
+    """Have everybody's progress sent again."""
+    client.delete(PROGRESS_MARK)
 
 
 def has_progress(client: Client) -> bool:

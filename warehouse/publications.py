@@ -6,11 +6,13 @@ missing. What does not belong here: the boards (`publisher.py`), and the tables 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from itertools import islice
 from time import perf_counter
 from typing import Any
 
+import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -152,9 +154,27 @@ def publish(engine: Engine, outlets: Outlets, name: str, days: Days) -> Publishe
     Raises:
         StoreUnavailable: Redis or the database refused; what was there before stays.
     """
+    return _published(name, days, lambda: PUBLISHED[name](engine, outlets, days))
+
+
+def publish_all(engine: Engine, outlets: Outlets) -> list[Published]:
+    """Build Redis anew from the lake alone: every board that is due, whole, and everybody's progress.
+
+    Raises:
+        StoreUnavailable: Redis or the database refused; what was there before stays.
+    """
+    forever = Days(date.min, outlets.today)
+    boards.forget_progress(outlets.redis)
+    return [
+        _published("player_progress", forever, lambda: player_progress(engine, outlets, forever)),
+        _published("publications", forever, lambda: sum(one.players for one in publish_boards(engine, outlets, whole=True))),
+    ]
+
+
+def _published(name: str, days: Days, run: Callable[[], int]) -> Published:
     started = perf_counter()
     try:
-        rows = PUBLISHED[name](engine, outlets, days)
+        rows = run()
     except (*REDIS_ERRORS, sa.exc.SQLAlchemyError) as error:
         raise StoreUnavailable(
             f"{name} of {days} was not published: {error}. What was published before stays; publish again when that is mended."

@@ -258,7 +258,7 @@ def _stage(wire: Wire, node: redis.Redis, staging: str, members: pl.DataFrame) -
         wire.ask(("UNLINK", staging))
         wire.send(*fence)
         for group in members.iter_slices(GROUP):
-            commands = [*_zadds(staging, group)]
+            commands = [*zadds(staging, group)]
             _check(wire.receive(), put)
             wire.send(("MULTI",), *commands, ("EXPIRE", staging, STAGING_EXPIRY_S), ("EXEC",), *fence)
             put += group.height
@@ -283,10 +283,10 @@ def _whole(key: str, members: pl.DataFrame) -> Iterator[Command]:
 def _in_place(key: str, changes: _Changes) -> Iterator[Command]:
     if changes.gone:
         yield ("ZREM", key, *changes.gone)
-    yield from _zadds(key, changes.put)
+    yield from zadds(key, changes.put)
 
 
-def _zadds(key: str, members: pl.DataFrame) -> Iterator[bytes]:
+def zadds(key: str, members: pl.DataFrame) -> Iterator[bytes]:
     """The members as ZADD commands, made in bulk: redis-py needs 5 s for a million of them, this 0.4 s."""
     name, score = key.encode(), pl.col("score").cast(pl.String)
     player = pl.col("player_id")
