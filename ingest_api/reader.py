@@ -56,7 +56,7 @@ from warehouse.settings import load_settings
 from warehouse.standings import BoardRows, open_board
 from warehouse.tables import LEADERBOARDS, PROGRESSION
 
-_NICE: Final = 10
+_NICE: Final = 5
 
 
 class Unknown(FairboardError):

@@ -136,6 +136,7 @@ class _Reader:
                 size = int.from_bytes(await self._frames.readexactly(LENGTH_BYTES))
                 frame = await self._frames.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
-            raise Problem(503, "warehouse", f"The warehouse cannot be read ({error!r}); see the service's log.") from error
+            detail = f"The warehouse cannot be read ({error!r}); the service's log says why."
+            raise Problem(503, "warehouse", detail, headers=(("retry-after", "5"),)) from error
         self.idle = True
         return frame
