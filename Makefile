@@ -76,3 +76,7 @@ lock: .venv/dev ## resolve the dependencies anew
 
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.PHONY: bench-reads
+bench-reads: setup-dev ## the read API beside raw Redis, and ingest with reads beside it (needs wrk)
+	python benchmarks/reads_bench.py
