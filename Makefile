@@ -92,3 +92,6 @@ bench-warehouse: setup-dev ## the warehouse beside DuckDB by hand, pandas, Spark
 .PHONY: postgresql
 postgresql: .venv/dev
 	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
+.PHONY: bench-reads
+bench-reads: setup-dev ## the read API beside raw Redis, and ingest with reads beside it (needs wrk)
+	python benchmarks/reads_bench.py

@@ -6,6 +6,7 @@ What does not belong here: where an answer is found (`published.py` in Redis, `r
 import base64
 import binascii
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -271,6 +272,7 @@ def iso(ts: float) -> str:
     return datetime.fromtimestamp(ts, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+@lru_cache(maxsize=256)
 def _resets_at(calendar: Calendar, window: Window) -> str | None:
     return None if window.kind is WindowKind.ALLTIME else iso(calendar.starts_at(window.end))
 

@@ -70,7 +70,7 @@ def openapi_document() -> bytes:
             "get": _getting("Accepting?", [], {"200": _response("Yes.", ready), "503": _response("No, and why.", ready)})
         },
     }
-    paths |= {path: {"get": _reading(read, shapes, problem)} for path, read in _READS.items()}
+    paths |= {path: {"get": _reading(read, shapes, problem)} for path, read in READS.items()}
     info = {"title": "Fairboard ingest", "version": "1", "description": "Signed game events in, boards out."}
     components = {"schemas": parts, "securitySchemes": {"readKey": {"type": "http", "scheme": "bearer"}}}
     return msgspec.json.encode({"openapi": "3.1.0", "info": info, "paths": paths, "components": components})
@@ -182,7 +182,7 @@ _NOVEMBER: Final = {
 _PROGRESS: Final = {"playerId": "player_777", "xp": 12_480, "level": 14, "xpToNext": 520, "updatedAt": "2026-11-25T09:41:07Z"}
 
 _READ_TYPES: Final = (Page, Board, Friends, Ranks, Progress, Seasons, Line)
-_READS: Final = {
+READS: Final = {
     read.path: read
     for read in (
         _Read("/leaderboard", "A page of a board.", PageQuery, Page, _BOARD | {"entries": [_LEADER], "next": None}),

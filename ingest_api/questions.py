@@ -4,10 +4,13 @@ What does not belong here: answering (`reader.py`), asking (`readers.py`).
 """
 
 from datetime import date
+from typing import Final
 
 import msgspec
 
 from warehouse.calendar import WindowKind
+
+LENGTH_BYTES: Final = 4  # before every frame
 
 
 class WhichBoard(msgspec.Struct, frozen=True):

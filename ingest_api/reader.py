@@ -2,8 +2,9 @@
 
     python -m ingest_api.reader
 
-Questions come on stdin, one JSON document a line; each is answered on stdout by frames: a `Reply`, the parts of the body, an
-empty frame. It ends with its stdin, so with the worker that asks (`readers.py`). What does not belong here: HTTP, Redis.
+A line on stdin is a question (JSON) or, empty, asks for more of the answer; each gets one frame on stdout: a `Reply`, then the
+parts of the body, then an empty one. So nothing is read before it is wanted, and an answer is left by asking something else.
+It ends with its stdin, so with the worker that asks (`readers.py`). What does not belong here: HTTP, Redis.
 """
 
 import os
@@ -34,7 +35,18 @@ from ingest_api.answers import (
     place,
     tag_of,
 )
-from ingest_api.questions import AskAround, AskFriends, AskPage, AskProgress, AskRanks, AskSeasons, AskWhole, Question, Reply
+from ingest_api.questions import (
+    LENGTH_BYTES,
+    AskAround,
+    AskFriends,
+    AskPage,
+    AskProgress,
+    AskRanks,
+    AskSeasons,
+    AskWhole,
+    Question,
+    Reply,
+)
 from warehouse import readings
 from warehouse.calendar import Season, WindowKind
 from warehouse.engine import Engine
@@ -44,7 +56,7 @@ from warehouse.settings import load_settings
 from warehouse.standings import BoardRows, open_board
 from warehouse.tables import LEADERBOARDS, PROGRESSION
 
-_NICE: Final = 10
+_NICE: Final = 5
 
 
 class Unknown(FairboardError):
@@ -145,13 +157,15 @@ def _span(engine: Engine, season: Season, running: bool) -> SeasonSpan:
 def serve(engine: Engine, questions: BinaryIO, out: BinaryIO) -> None:
     """Answer until the questions end."""
     decoder = msgspec.json.Decoder(Question)
+    frames: Iterator[bytes] = iter(())
     for line in questions:
         try:
-            out.writelines(len(frame).to_bytes(4) + frame for frame in answer(engine, decoder.decode(line)))
+            if asked := line.strip():
+                frames = answer(engine, decoder.decode(asked))
+            frame = next(frames, b"")
         except FairboardError as error:
-            refusal = msgspec.json.encode(Reply(refusal=str(error)))
-            out.write(len(refusal).to_bytes(4) + refusal)
-        out.write(bytes(4))
+            frame = msgspec.json.encode(Reply(refusal=str(error)))
+        out.write(len(frame).to_bytes(LENGTH_BYTES) + frame)
         out.flush()
 
 

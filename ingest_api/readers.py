@@ -13,11 +13,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ingest_api.problems import Problem
-from ingest_api.questions import Question, Reply
+from ingest_api.questions import LENGTH_BYTES, Question, Reply
 
 _ANSWER_WITHIN_S: Final = 30.0
 _REMEMBER_S: Final = 1.0
-_LENGTH_BYTES: Final = 4
 
 
 class Found(NamedTuple):
@@ -62,11 +61,11 @@ class Readers:
         self._room -= 1
         try:
             async with self._free:
-                reader = self._idle.pop() if self._idle else await self._start()
+                reader = self._idle_one() or await self._start()
                 try:
                     yield await reader.ask(question), reader.parts()
                 finally:
-                    if reader.answered:
+                    if reader.idle:
                         self._idle.append(reader)
                     else:  # what it says next would answer nobody
                         self._running.discard(reader)
@@ -83,6 +82,14 @@ class Readers:
         async with self.open(question) as (tag, parts):
             return Found(tag, b"".join([part async for part in parts]))
 
+    def _idle_one(self) -> "_Reader | None":
+        while self._idle:
+            reader = self._idle.pop()
+            if reader.alive:
+                return reader
+            self._running.discard(reader)
+        return None
+
     async def _start(self) -> "_Reader":
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ingest_api.reader", stdin=PIPE, stdout=PIPE)
         reader = _Reader(process)
@@ -91,41 +98,45 @@ class Readers:
 
 
 class _Reader:
-    """One process. `answered` is whether it waits for a question."""
+    """One process. `idle` is whether it waits to be asked: for more, or for something else."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._questions, self._frames = process, process.stdin, process.stdout
-        self.answered = True
+        self.idle = True
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.returncode is None
 
     async def ask(self, question: Question) -> str | None:
         """Ask, and take the head of the answer: its tag."""
-        self.answered = False
-        self._questions.write(msgspec.json.encode(question) + b"\n")
-        reply = msgspec.json.decode(await self._frame(), type=Reply)
+        reply = msgspec.json.decode(await self._frame(msgspec.json.encode(question)), type=Reply)
         if reply.refusal is not None:
-            self.answered = not await self._frame()
             raise Problem(404, "not-found", reply.refusal)
         return reply.tag
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """What follows."""
-        while part := await self._frame():
+        """What follows, as it is taken."""
+        while part := await self._frame(b""):
             yield part
-        self.answered = True
 
     def end(self) -> None:
         """End it at once: it only reads."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def _frame(self) -> bytes:
+    async def _frame(self, asked: bytes) -> bytes:
+        self.idle = False
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
-                size = int.from_bytes(await self._frames.readexactly(_LENGTH_BYTES))
-                return await self._frames.readexactly(size)
+                self._questions.write(asked + b"\n")
+                size = int.from_bytes(await self._frames.readexactly(LENGTH_BYTES))
+                frame = await self._frames.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
-            raise Problem(
-                503, "warehouse", f"The warehouse could not be read ({error!r}); the service's log says why."
-            ) from error
+            detail = f"The warehouse cannot be read ({error!r}); the service's log says why."
+            raise Problem(503, "warehouse", detail, headers=(("retry-after", "5"),)) from error
+        self.idle = True
+        return frame

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -71,6 +71,8 @@ class Reads:
 
     def __init__(self, settings: Settings, link: RedisLink, access: Access, metrics: Metrics) -> None:
         self._calendar = Calendar.of(settings)
+        self._window_at = lru_cache(maxsize=256)(self._calendar.window_at)
+        self._windows_of = lru_cache(maxsize=2)(self._calendar.windows_of)
         self._link = link
         self._published = Published(link, self._calendar)
         self._access = access
@@ -189,7 +191,7 @@ class Reads:
         player = answers.text(name)
         _no_parameters(request)
         today = self._today()
-        boards = [Board(window, window.redis_key.encode()) for window in self._calendar.windows_of(today)]
+        boards = [Board(window, window.redis_key.encode()) for window in self._windows_of(today)]
 
         async def published() -> Found | None:
             found = await self._published.ranks(boards, player)
@@ -225,7 +227,7 @@ class Reads:
         if day is None:
             return None, which
         try:
-            window = self._calendar.window_at(query.window, day)
+            window = self._window_at(query.window, day)
         except FairboardError as error:
             raise Problem(404, "not-found", str(error)) from None
         stands = day >= min(window.end - ONE_DAY, today)  # else it is how the board stood, which Redis does not keep

@@ -120,7 +120,9 @@ def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
                     written += _snapshot(connection, window, board)
                     changed = revisions.changes(engine.lake, window, known, board)
                     if changed.height:
-                        record = partial(revisions.record, watermark=newest_event(engine, board), folded=folded, now=outlets.now)
+                        record = partial(
+                            revisions.record, watermark=newest_event(engine, board), folded=folded, now=outlets.now
+                        )
                         staged.append(record(engine, connection, window, known, board, changed))
                 engine.lake.commit(staged)
     return written
