@@ -3,13 +3,15 @@
 What belongs here: names, partitions, dependencies, metadata. What does not: how a table is computed (`warehouse.folds`).
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from assets.checks import check_results, check_specs
 from assets.previews import preview
 from warehouse.calendar import Days
 from warehouse.engine import Engine, model
-from warehouse.folds import FOLDS, Folded, fold
+from warehouse.folds import AFTER, FOLDS, Folded, fold
 from warehouse.lineage import column_lineage, upstream_tables
 from warehouse.settings import Settings
 from warehouse.tables import TABLES, Table
@@ -69,7 +71,7 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
         name=table.name,
         group_name=GROUP,
         partitions_def=partitions,
-        deps=upstream_tables(table.name),
+        deps=[*upstream_tables(table.name), *AFTER.get(table.name, [])],
         description=f"{table.doc}\n\nGrain: {table.grain}.\n\n```sql\n{model(table.name).sql}```",
         metadata={"dagster/column_schema": column_schema(table), **lineage},
         kinds={"duckdb", "parquet"},
@@ -77,11 +79,13 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
         # One pass over a range is what the folds are made for: a backfill of a year is one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def table_asset(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+    def table_asset(
+        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+    ) -> Iterator[dg.MaterializeResult[None]]:
         with Engine(settings) as engine:
             days = days_of(context)
             folded = fold(engine, table.name, days)
-            return dg.MaterializeResult(
+            yield dg.MaterializeResult(
                 metadata={**_metadata(folded), **lineage, **preview(engine, table, days)},
                 check_results=check_results(engine, table, folded.days),
             )

@@ -45,6 +45,10 @@ def snapshot(settings: Settings) -> dict[str, bytes]:
     return {str(path.relative_to(lake)): path.read_bytes() for path in files}
 
 
+def dropped(player: str, day: str) -> dict[str, Any]:
+    return boss_kill(player, day) | {"type": "drop_claimed", "payload": {"bossId": "lich_king", "itemId": "crown"}}
+
+
 GAMES = st.lists(
     st.builds(
         progression,
@@ -53,7 +57,8 @@ GAMES = st.lists(
         st.integers(-500, 5_000) | st.sampled_from([0, 2**63 - 1, 1 - 2**63]),
         st.times().map(lambda t: t.isoformat("seconds")),
     )
-    | st.builds(boss_kill, st.sampled_from(["ann", "bob"]), st.sampled_from(ACTIVE)),
+    | st.builds(boss_kill, st.sampled_from(["ann", "bob"]), st.sampled_from(ACTIVE))
+    | st.builds(dropped, st.sampled_from(["ann", "bob"]), st.sampled_from(ACTIVE)),
     min_size=1,
     max_size=25,
 )

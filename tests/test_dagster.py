@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import land_events, progression
 
@@ -67,7 +69,23 @@ def test_a_range_is_one_run(redis_settings: Settings, instance: dg.DagsterInstan
         assert stale_days(engine) == []
 
 
-def test_a_duplicated_row_is_caught_before_it_is_published(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_changed_file_stops_the_day_before_anything_is_made_of_it(
+    redis_settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
+    [path] = (redis_settings.lake_dir / "events" / "event_date=2026-05-01").iterdir()
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(rows.set_column(rows.column_names.index("delta_xp"), "delta_xp", pa.array([1_000_000])), path)
+    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
+    result = job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False)
+    assert not result.success
+    assert failed_checks(result) == {("events", "files")}
+    assert materialized(instance) == {name: {"2026-05-01"} if name == "events" else set() for name in ASSETS}
+
+
+def test_a_foreign_file_beside_a_table_s_own_stops_what_lies_downstream(
+    redis_settings: Settings, instance: dg.DagsterInstance
+) -> None:
     land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
     job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
     assert job.execute_in_process(partition_key="2026-05-01", instance=instance).success
@@ -75,7 +93,14 @@ def test_a_duplicated_row_is_caught_before_it_is_published(redis_settings: Setti
     (folder / "copy.parquet").write_bytes((folder / "data.parquet").read_bytes())
     result = job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False)
     assert not result.success
-    assert "progression" in {check.asset_key.path[-1] for check in result.get_asset_check_evaluations() if not check.passed}
+    assert failed_checks(result) == {("progression", "files"), ("progression", "keys")}
+    again = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
+    assert "leaderboards" in again  # it does not stand on progression
+    assert not again & {"daily_metrics", "receipts", "player_progress"}
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> set[tuple[str, str]]:
+    return {(check.asset_key.path[-1], check.check_name) for check in result.get_asset_check_evaluations() if not check.passed}
 
 
 def requested(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> list[str | None]:

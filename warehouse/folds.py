@@ -85,16 +85,10 @@ def events(engine: Engine, days: Days) -> Folded:
 
 def player_days(engine: Engine, days: Days) -> Folded:
     """One row per player and day. Damaged files are set aside first; what was read is recorded per day, for `stale_days`."""
-    started = perf_counter()
     for keys in engine.lake.partitions(EVENTS, days):
         for damage in examine(engine.lake, EVENTS, keys).damages:
             set_aside(engine.lake, damage)
-    inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
-    engine.bind(EVENTS, days)
-    batches = engine.run("player_days", first_day=days.first, last_day=days.last).arrow()
-    existing = engine.lake.partitions(PLAYER_DAYS, days)
-    folded = _replace(engine, PLAYER_DAYS, batches, existing, inputs=inputs)
-    return _finished(folded, days, started)
+    return _fold_events(engine, PLAYER_DAYS, days)
 
 
 def player_months(engine: Engine, days: Days) -> Folded:
@@ -119,11 +113,21 @@ def player_months(engine: Engine, days: Days) -> Folded:
 
 
 def activity_days(engine: Engine, days: Days) -> Folded:
-    """What was played on each day, by activity, boss and item: of the day's events alone."""
+    """What was played on each day, by activity, boss and item: of the day's events alone.
+
+    It goes after `player_days` (see `AFTER`): events that land between the two make the day stale.
+    """
+    return _fold_events(engine, ACTIVITY_DAYS, days)
+
+
+def _fold_events(engine: Engine, table: Table, days: Days) -> Folded:
+    """A table of each day's events alone; with each partition goes the fingerprint of what it was folded from."""
     started = perf_counter()
+    inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
     engine.bind(EVENTS, days)
-    batches = engine.run("activity_days", first_day=days.first, last_day=days.last).arrow()
-    folded = _replace(engine, ACTIVITY_DAYS, batches, engine.lake.partitions(ACTIVITY_DAYS, days))
+    batches = engine.run(table.name, first_day=days.first, last_day=days.last).arrow()
+    existing = engine.lake.partitions(table, days)
+    folded = _replace(engine, table, batches, existing, inputs=inputs)
     return _finished(folded, days, started)
 
 
@@ -209,6 +213,9 @@ FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "fairness": fairness,
     "daily_metrics": daily_metrics,
 }
+
+# What a table's fold has to follow beside those whose rows it reads.
+AFTER = {ACTIVITY_DAYS.name: [PLAYER_DAYS.name]}
 
 
 def fold(engine: Engine, table: str, days: Days) -> Folded:
