@@ -76,3 +76,10 @@ lock: .venv/dev ## resolve the dependencies anew
 
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.PHONY: bench-leaderboards bench-freshness
+bench-leaderboards: setup-dev ## boards into Redis beside redis-cli --pipe, whole and by changes, and what readers see (needs redis-cli)
+	python benchmarks/leaderboards_bench.py
+
+bench-freshness: setup-dev ## from a 202 to the score in Redis, with everything running
+	python benchmarks/freshness_bench.py

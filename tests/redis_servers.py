@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 import redis
 
@@ -87,7 +88,7 @@ class BreakingLine:
         self._listener = socket.create_server((HOST, 0))
         self.url = f"redis://{HOST}:{self._listener.getsockname()[1]}/0"
 
-    def __enter__(self) -> "BreakingLine":
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
