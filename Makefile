@@ -92,6 +92,14 @@ bench-warehouse: setup-dev ## the warehouse beside DuckDB by hand, pandas, Spark
 .PHONY: postgresql
 postgresql: .venv/dev
 	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
+
 .PHONY: bench-reads
 bench-reads: setup-dev ## the read API beside raw Redis, and ingest with reads beside it (needs wrk)
 	python benchmarks/reads_bench.py
+.PHONY: bench-leaderboards bench-freshness
+bench-leaderboards: setup-dev ## boards into Redis beside redis-cli --pipe, whole and by changes, and what readers see (needs redis-cli)
+	python benchmarks/leaderboards_bench.py
+	python benchmarks/reads_bench.py
+
+bench-freshness: setup-dev ## from a 202 to the score in Redis, with everything running
+	python benchmarks/freshness_bench.py
