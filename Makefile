@@ -85,21 +85,17 @@ lock: .venv/dev ## resolve the dependencies anew
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 
-.PHONY: bench-warehouse
+.PHONY: bench-warehouse bench-leaderboards bench-freshness
 bench-warehouse: setup-dev ## the warehouse beside DuckDB by hand, pandas, Spark and dbt (PEERS= an environment with those three)
 	python benchmarks/warehouse_bench.py $(if $(PEERS),--peers $(PEERS))
 
-.PHONY: postgresql
-postgresql: .venv/dev
-	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
-
-.PHONY: bench-reads
-bench-reads: setup-dev ## the read API beside raw Redis, and ingest with reads beside it (needs wrk)
-	python benchmarks/reads_bench.py
-.PHONY: bench-leaderboards bench-freshness
-bench-leaderboards: setup-dev ## boards into Redis beside redis-cli --pipe, whole and by changes, and what readers see (needs redis-cli)
+bench-leaderboards: setup-dev ## boards into Redis and the read API beside raw Redis, and what readers see (needs redis-cli, wrk)
 	python benchmarks/leaderboards_bench.py
 	python benchmarks/reads_bench.py
 
 bench-freshness: setup-dev ## from a 202 to the score in Redis, with everything running
 	python benchmarks/freshness_bench.py
+
+.PHONY: postgresql
+postgresql: .venv/dev
+	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
