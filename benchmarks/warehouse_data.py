@@ -89,7 +89,7 @@ class Data:
     def _lake(self, name: str, make: Callable[[Settings], None]) -> Settings:
         settings = Settings(data_dir=self.folder / f"{name}-{self.scale:g}", _env_file=None)
         if not settings.data_dir.exists():
-            making = Settings(data_dir=self.folder / f"{name}.making", _env_file=None)
+            making = Settings(data_dir=self.folder / f"{name}-{self.scale:g}.making", _env_file=None)
             shutil.rmtree(making.data_dir, ignore_errors=True)
             make(making)
             making.data_dir.rename(settings.data_dir)
