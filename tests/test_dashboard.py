@@ -33,7 +33,7 @@ from warehouse.publications import Outlets, publish
 from warehouse.settings import Settings
 from warehouse.tables import TABLES
 
-PAGES = ("overview", "progression", "fairness", "leaderboards", "sql")
+PAGES = ("overview", "progression", "metrics", "fairness", "leaderboards", "sql")
 
 
 @pytest.fixture
@@ -171,6 +171,34 @@ def test_settings_that_contradict_the_lake_are_a_message(open_page, game_lake: S
     app = AppTest.from_file(ROOT / "dashboard/app.py", default_timeout=30).run()
     assert not app.exception
     assert "ends its days in UTC" in app.code[0].value
+
+
+def test_the_metrics_of_a_day_stand_beside_those_of_a_week_before(open_page, game_lake: Settings):
+    app = open_page(game_lake, "metrics")
+    headlines = {metric.label: (metric.value, metric.delta) for metric in app.metric}
+    assert headlines["DAU"] == ("6", "+20.0%")
+    assert headlines["MAU"][0] == "6"
+    assert headlines["Stickiness"][0] == "100.0%"
+    assert headlines["D1"][0] == "100.0%"
+    kills = next(element.value for element in app.dataframe if "duration_median_ms" in element.value)
+    assert kills["boss_id"].to_list() == ["hydra"]
+    back = open_page(game_lake, "metrics", day=str(DAYS[0]))
+    assert "No cohort is a day old yet." in [text.value for text in back.markdown]
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page != "sql"])
+def test_the_columns_of_every_grid_that_the_contract_knows_have_its_words(open_page, game_lake: Settings, name: str):
+    docs: dict[str, set[str]] = {}
+    columns = (column for table in TABLES.values() for column in table.columns)
+    for column in (column for column in columns if column.name != "players"):  # the fairness page counts its own
+        docs.setdefault(column.name, set()).add(column.doc)
+    shown = 0
+    for element in open_page(game_lake, name, player=CHEATER).dataframe:
+        for column, config in json.loads(element.proto.columns).items():
+            if column in docs:
+                shown += 1
+                assert any(doc in (config.get("help") or "") for doc in docs[column]), column
+    assert shown
 
 
 def test_help_texts_are_the_contracts():
