@@ -17,7 +17,9 @@ import streamlit as st
 
 from warehouse.calendar import Days
 from warehouse.engine import Engine, scan
-from warehouse.folds import BASELINE_DAYS, bind_event_scores, stale_days
+from warehouse.fairness.judgements import bind_event_scores
+from warehouse.fairness.rules import BASELINE_DAYS
+from warehouse.folds import stale_days
 from warehouse.lake import Keys, Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, Table

@@ -128,8 +128,8 @@ class Engine:
         self._bind_csv(
             "rule_versions",
             self.settings.rules_file,
-            {"rule": "VARCHAR", "version": "BIGINT", "threshold": "DOUBLE", "min_events": "BIGINT",
-             "changed_on": "DATE", "changed_by": "VARCHAR", "reason": "VARCHAR"},
+            {"rule": "VARCHAR", "version": "BIGINT", "measure": "VARCHAR", "review": "DOUBLE", "act": "DOUBLE",
+             "min_n": "BIGINT", "changed_on": "DATE", "changed_by": "VARCHAR", "reason": "VARCHAR"},
         )  # fmt: skip
         self._view(
             "fairness_rules",

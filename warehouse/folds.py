@@ -4,7 +4,7 @@ A fold reads what lies upstream, computes the range's partitions and replaces th
 What does not belong here: Dagster, Redis, the SQL database.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from time import perf_counter
@@ -14,10 +14,23 @@ import pyarrow as pa
 
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.engine import Engine
+from warehouse.fairness.judgements import bind_event_scores, judgements
+from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, TABLES, Table
+from warehouse.tables import (
+    EVENTS,
+    FAIRNESS,
+    LEADERBOARDS,
+    PLAYER_BOSS_DAYS,
+    PLAYER_DAYS,
+    PLAYER_ITEM_DAYS,
+    PROGRESSION,
+    REJECTS,
+    TABLES,
+    Table,
+)
 
-BASELINE_DAYS = 28
+SCORED_ROWS = 500_000  # player-days that are scored at once; with their rows per rule some 0.7 GB
 CONFLICTS_FILE = "conflicts.parquet"
 
 _WINDOW_COLUMNS: dict[str, pa.DataType] = {
@@ -84,6 +97,16 @@ def player_days(engine: Engine, days: Days) -> Folded:
     return _finished(folded, days, started)
 
 
+def player_boss_days(engine: Engine, days: Days) -> Folded:
+    """One row per player, day and kind of fight."""
+    return _folded_from_events(engine, PLAYER_BOSS_DAYS, days)
+
+
+def player_item_days(engine: Engine, days: Days) -> Folded:
+    """One row per player, day and item."""
+    return _folded_from_events(engine, PLAYER_ITEM_DAYS, days)
+
+
 def progression(engine: Engine, days: Days) -> Folded:
     """How far every player is at the end of each day of the range, and of every later day: they stand on it."""
     started = perf_counter()
@@ -122,26 +145,16 @@ def fairness(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     days = fairness_days(engine, days)
-    bind_event_scores(engine, days)
-    batches = engine.run("fairness", baseline_days=BASELINE_DAYS).arrow()
+    batches = (batch for part in _parts(engine, days) for batch in judgements(engine, part).to_batches())
     folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
     return _finished(folded, days, started)
-
-
-def bind_event_scores(engine: Engine, days: Days) -> None:
-    """Make `event_scores` a view: each XP event of the range with its z by each rule."""
-    baseline_day = days.first - timedelta(days=BASELINE_DAYS)
-    engine.bind(EVENTS, days)
-    engine.bind(PLAYER_DAYS, Days(baseline_day, days.last))
-    engine.bind_rules()
-    engine.bind_model(
-        "event_scores", first_day=days.first, last_day=days.last, baseline_day=baseline_day, baseline_days=BASELINE_DAYS
-    )
 
 
 FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "events": events,
     "player_days": player_days,
+    "player_boss_days": player_boss_days,
+    "player_item_days": player_item_days,
     "progression": progression,
     "leaderboards": leaderboards,
     "fairness": fairness,
@@ -194,6 +207,30 @@ def window_days(engine: Engine, days: Days, active: list[date]) -> pa.Table:
 def fairness_days(engine: Engine, days: Days) -> Days:
     """The days whose scores depend on the range: its own, and those that have it in their baseline."""
     return _with_later(engine, days, days.last + timedelta(days=BASELINE_DAYS))
+
+
+def _parts(engine: Engine, days: Days) -> Iterator[Days]:
+    """The folded days of the range, in ranges of as many as memory holds at once."""
+    part: list[date] = []
+    rows = 0
+    for day in days_of(engine, PLAYER_DAYS, days):
+        records = engine.lake.records(PLAYER_DAYS, {"event_date": day})
+        of_day = sum(record.rows for record in records.values())
+        if part and rows + of_day > SCORED_ROWS:
+            yield Days(part[0], part[-1])
+            part, rows = [], 0
+        part.append(day)
+        rows += of_day
+    if part:
+        yield Days(part[0], part[-1])
+
+
+def _folded_from_events(engine: Engine, table: Table, days: Days) -> Folded:
+    """A table whose day is a fold of that day's events, by the model of its name."""
+    started = perf_counter()
+    engine.bind(EVENTS, days)
+    batches = engine.run(table.name, first_day=days.first, last_day=days.last).arrow()
+    return _finished(_replace(engine, table, batches, engine.lake.partitions(table, days)), days, started)
 
 
 def _with_later(engine: Engine, days: Days, bound: date) -> Days:

@@ -23,7 +23,8 @@ from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATI
 from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
-from warehouse.folds import bind_event_scores, days_of, fairness_days
+from warehouse.fairness.judgements import bind_event_scores
+from warehouse.folds import days_of, fairness_days
 from warehouse.lake import PARTITION_FILE
 from warehouse.settings import Settings
 from warehouse.tables import LEADERBOARDS, PLAYER_DAYS, PROGRESSION

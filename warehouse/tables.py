@@ -133,6 +133,7 @@ PLAYER_DAYS = Table(
         Column("first_ts", INT, "First event.", "s since the epoch"),
         Column("last_ts", INT, "Last event.", "s since the epoch"),
         Column("active_minutes", INT, "Distinct minutes with an event.", "min"),
+        Column("active_hours", INT, "Distinct hours of the day with an event.", "h"),
         Column("xp", INT, "Sum of progression's delta_xp.", "XP"),
         Column("xp_events", INT, "Progression events.", "events"),
         Column("xp_first_ts", INT, "First progression event.", "s since the epoch", True),
@@ -153,7 +154,46 @@ PLAYER_DAYS = Table(
             "10⁻⁶ ln XP",
         ),
         Column("log_sum_sq_e6", INT, "Σ round(10⁶·ln² x) over gains.", "10⁻⁶ ln² XP"),
+        Column("gain_max", INT, "The largest gain.", "XP", True),
+        Column("gain_min", INT, "The smallest gain.", "XP", True),
+        Column("gaps", INT, "Intervals between one event and the player's next, drops apart.", "intervals"),
+        Column("gap_log_sum_e6", INT, "Σ round(10⁶·ln g) over gaps, g in seconds, at least 1.", "10⁻⁶ ln s"),
+        Column("gap_log_sum_sq_e6", INT, "Σ round(10⁶·ln² g) over gaps.", "10⁻⁶ ln² s"),
         Column("boss_kills", INT, "boss_kill events.", "events"),
+        Column("drops", INT, "drop_claimed events.", "events"),
+    ),
+)
+
+PLAYER_BOSS_DAYS = Table(
+    "player_boss_days",
+    grain="player, day, boss, difficulty and party size",
+    doc="A day's boss kills folded once: what kill times and drop rates are measured by.",
+    key=("event_date", "player_id", "boss_id", "difficulty", "party_size"),
+    partition=("event_date",),
+    sort=("player_id", "boss_id", "difficulty", "party_size"),
+    columns=(
+        _DAY,
+        _PLAYER,
+        Column("boss_id", TEXT, "The boss; empty where the event names none."),
+        Column("difficulty", TEXT, "Difficulty of the fight; empty where the event names none."),
+        Column("party_size", INT, "Players in the party; 0 where the event says nothing.", "players"),
+        Column("kills", INT, "boss_kill events.", "events"),
+        Column("fastest_ms", INT, "The shortest of them; NULL where none says how long it took.", "ms", True),
+    ),
+)
+
+PLAYER_ITEM_DAYS = Table(
+    "player_item_days",
+    grain="player, day, boss and item",
+    doc="A day's claimed drops folded once.",
+    key=("event_date", "player_id", "boss_id", "item_id"),
+    partition=("event_date",),
+    sort=("player_id", "boss_id", "item_id"),
+    columns=(
+        _DAY,
+        _PLAYER,
+        Column("boss_id", TEXT, "The boss that dropped it; empty where the event names none."),
+        Column("item_id", TEXT, "The item; empty where the event names none."),
         Column("drops", INT, "drop_claimed events.", "events"),
     ),
 )
@@ -207,28 +247,43 @@ LEADERBOARDS = Table(
 FAIRNESS = Table(
     "fairness",
     grain="player, day and rule",
-    doc="Who played unlike themselves: each rule's strongest evidence of the day against the trailing baseline.",
+    doc="Who played unlike a person, unlike themselves or unlike their like: each rule's judgement, and one suspicion of them all.",
     key=("event_date", "player_id", "rule"),
     partition=("event_date",),
     sort=("player_id", "rule"),
     columns=(
         _DAY,
         _PLAYER,
-        Column("rule", TEXT, "Id of the rule (docs/fairness.md)."),
+        Column("rule", TEXT, "Id of the rule (docs/fairness.md); `suspicion` combines those that have a p."),
         Column("rule_version", INT, "Version of the rule's thresholds."),
-        Column("threshold", REAL, "|z| from which an event is flagged.", "z"),
+        Column("threshold", REAL, "Review threshold: `flagged` is beyond it; of |z| or of q, as the rule measures."),
         Column("verdict", TEXT, "`flagged`, `clear` or `insufficient data`."),
-        Column("events", INT, "Events scored.", "events"),
-        Column("flagged_events", INT, "Events with |z| above the threshold.", "events"),
-        Column("z", REAL, "z of the strongest event; NULL with insufficient data.", "z", True),
-        Column("observed_xp", INT, "delta_xp of the strongest event.", "XP", True),
-        Column("baseline_mean", REAL, "Mean of the baseline, on the rule's scale.", nullable=True),
-        Column("baseline_sd", REAL, "Sample standard deviation of the baseline.", nullable=True),
-        Column("baseline_events", INT, "Events in the baseline.", "events"),
+        Column("act", pa.bool_(), "Beyond the rule's act threshold too."),
+        Column("tests", INT, "What was tested: events, kills, bosses; of `suspicion`, rules."),
+        Column("observed", REAL, "The strongest observation, in the rule's unit.", nullable=True),
+        Column("baseline_center", REAL, "Mean or median that it is measured by, in the rule's unit.", nullable=True),
+        Column("baseline_spread", REAL, "Standard deviation or 1.4826 MAD, on the rule's scale.", nullable=True),
+        Column("baseline_n", INT, "Observations in the baseline: events, players, kills, as the rule counts."),
         Column("baseline_from", DAY, "First day of the baseline."),
         Column("baseline_to", DAY, "Last day of the baseline."),
-        Column("evidence", pa.list_(TEXT), "Ids of the flagged events, strongest first, ten at most."),
+        Column("z", REAL, "(observed - center) / spread, on the rule's scale.", nullable=True),
+        Column("p", REAL, "Chance of the like from an honest player.", nullable=True),
+        Column("q", REAL, "p adjusted for all players of the day (Benjamini-Hochberg).", nullable=True),
+        Column("share", REAL, "The rule's part in the player's suspicion; the parts add up to 1.", nullable=True),
+        Column("evidence", pa.list_(TEXT), "Ids of the events behind a flag, strongest first, ten at most."),
     ),
 )
 
-TABLES = {t.name: t for t in (EVENTS, REJECTS, PLAYER_DAYS, PROGRESSION, LEADERBOARDS, FAIRNESS)}
+TABLES = {
+    t.name: t
+    for t in (
+        EVENTS,
+        REJECTS,
+        PLAYER_DAYS,
+        PLAYER_BOSS_DAYS,
+        PLAYER_ITEM_DAYS,
+        PROGRESSION,
+        LEADERBOARDS,
+        FAIRNESS,
+    )
+}
