@@ -4,12 +4,13 @@ import dagster as dg
 
 from warehouse.engine import Engine
 from warehouse.settings import Settings
-from warehouse.tables import FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, Table
+from warehouse.tables import FAIRNESS, LEADERBOARDS, PLAYER_BOSS_DAYS, PLAYER_DAYS, PLAYER_ITEM_DAYS, PROGRESSION, Table
 
 
 def table_checks() -> list[dg.AssetChecksDefinition]:
     """The checks of every folded table."""
-    return [_key_check(table) for table in (PLAYER_DAYS, PROGRESSION, LEADERBOARDS, FAIRNESS)]
+    folded = (PLAYER_DAYS, PLAYER_BOSS_DAYS, PLAYER_ITEM_DAYS, PROGRESSION, LEADERBOARDS, FAIRNESS)
+    return [_key_check(table) for table in folded]
 
 
 def _key_check(table: Table) -> dg.AssetChecksDefinition:

@@ -144,6 +144,11 @@ class Engine:
         fixed = tree.transform(lambda node: values[node.name] if isinstance(node, exp.Placeholder) else node)
         self._view(name, fixed.sql(dialect="duckdb"))
 
+    def hold(self, name: str) -> None:
+        """Compute a view once, for models that read it more than once."""
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_held AS SELECT * FROM {name}")  # noqa: S608 (a model's name)
+        self._view(name, f"SELECT * FROM {name}_held")  # noqa: S608 (a model's name)
+
     def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyRelation:
         """Run a model. The relation it gives is lazy: take it as Arrow batches."""
         return self.connection.sql(model(name).sql, params=parameters)

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
+import polars as pl
 import typer
 
 from pipelines import doctor as doctoring
@@ -73,29 +74,21 @@ def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json =
 
 def fairness(
     day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The day.")],
-    limit: Annotated[int, typer.Option(min=1, help="Flags to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Players to show.")] = 20,
     json: Json = False,
 ) -> None:
-    """The day's fairness report: who played unlike themselves, and on what evidence."""
+    """The day's fairness report: who is under review, the most suspicious first, and for what reason."""
     with Engine(load_settings()) as engine:
-        flags, counts = readings.flagged(engine, day.date()), readings.verdicts(engine, day.date())
+        suspects, counts = readings.suspects(engine, day.date()), readings.verdicts(engine, day.date())
     if json:
-        emit_json({"date": day.date(), "verdicts": counts, "flagged": records(flags)})
+        emit_json({"date": day.date(), "verdicts": counts, "suspects": records(suspects)})
         return
-    columns = [
-        "player_id",
-        "rule",
-        "z",
-        "threshold",
-        "observed_xp",
-        "baseline_mean",
-        "baseline_sd",
-        "baseline_events",
-        "flagged_events",
-    ]
-    table(f"Flagged on {day.date()}", columns, flags.select(columns).head(limit).iter_rows(), right=columns[2:])
-    if flags.height > limit:
-        out.print(f"{flags.height - limit:,} more; see --limit, or --json for all with their event ids")
+    columns = ["player_id", "rule", "observed", "baseline_center", "baseline_n", "z", "share", "q"]
+    rows = suspects.with_columns(pl.col("q").map_elements("{:.1e}".format, pl.String)).select(columns).head(limit)
+    titles = ["player", "strongest reason", "observed", "usual", "of so many", "z", "its share", "q"]
+    table(f"Under review on {day.date()}, the most suspicious first", titles, rows.iter_rows(), right=titles[2:])
+    if suspects.height > limit:
+        out.print(f"{suspects.height - limit:,} more; see --limit, or --json for all with their event ids")
     for rule, verdicts in counts.items():
         out.print(f"{rule}: " + ", ".join(f"{players:,} {verdict}" for verdict, players in verdicts.items()))
     if not counts:

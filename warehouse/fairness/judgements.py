@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from warehouse.calendar import Days
 from warehouse.engine import Engine
-from warehouse.fairness.rules import BASELINE_DAYS, SUSPICION, thresholds
+from warehouse.fairness.rules import BASELINE_DAYS, SUSPICION, Threshold, thresholds
 from warehouse.fairness.scores import KEY, score
 from warehouse.fairness.suspicion import judge
 from warehouse.tables import EVENTS, FAIRNESS, PLAYER_BOSS_DAYS, PLAYER_DAYS, PLAYER_ITEM_DAYS
@@ -19,7 +19,7 @@ from warehouse.tables import EVENTS, FAIRNESS, PLAYER_BOSS_DAYS, PLAYER_DAYS, PL
 def judgements(engine: Engine, days: Days) -> pa.Table:
     """The rows of `fairness` of those days, sorted."""
     flags = judged(engine, days)
-    evidence = _evidence(engine, days, flags.filter(pl.col("verdict") == "flagged"))
+    evidence = _evidence(engine, days, flags)
     rows = flags.join(evidence, on=[*KEY, "rule"], how="left").with_columns(
         pl.col("evidence").fill_null([]),
         baseline_from=pl.col("event_date") - timedelta(days=BASELINE_DAYS),
@@ -30,11 +30,7 @@ def judgements(engine: Engine, days: Days) -> pa.Table:
 
 def judged(engine: Engine, days: Days) -> pl.DataFrame:
     """Every rule's row of every player of those days, with its verdict; without evidence."""
-    rules = thresholds(engine)
-    _bind_baselines(engine, days)
-    engine.bind_model("long_days", **_range(days))
-    engine.bind_model("kill_times", **_range(days), min_n=rules["boss_time"].min_n)
-    engine.bind_model("loot", **_range(days))
+    rules = bind_models(engine, days)
     sums = engine.run("fairness", first_day=days.first, last_day=days.last).pl()
     fastest = engine.connection.sql(
         "SELECT event_date, player_id, boss_id, min(fastest_ms) AS fastest_ms FROM player_boss_days"
@@ -42,6 +38,16 @@ def judged(engine: Engine, days: Days) -> pl.DataFrame:
         params={"first": days.first, "last": days.last},
     ).pl()
     return judge(score(sums, fastest, {name: rule.min_n for name, rule in rules.items()}), rules)
+
+
+def bind_models(engine: Engine, days: Days) -> dict[str, Threshold]:
+    """Make everything that `models/fairness.sql` reads a view; the thresholds in force."""
+    rules = thresholds(engine)
+    _bind_baselines(engine, days)
+    engine.bind_model("long_days", **_range(days))
+    engine.bind_model("kill_times", **_range(days), min_n=rules["boss_time"].min_n)
+    engine.bind_model("loot", **_range(days))
+    return rules
 
 
 def bind_event_scores(engine: Engine, days: Days) -> None:
@@ -57,6 +63,7 @@ def _bind_baselines(engine: Engine, days: Days) -> None:
         engine.bind(table, with_baseline)
     engine.bind_model("day_levels")
     engine.bind_model("xp_baselines", **_range(days))
+    engine.hold("xp_baselines")
 
 
 def _bind_events(engine: Engine, days: Days) -> None:
@@ -65,14 +72,16 @@ def _bind_events(engine: Engine, days: Days) -> None:
 
 
 def _evidence(engine: Engine, days: Days, flags: pl.DataFrame) -> pl.DataFrame:
-    """The ids behind each flag; a suspicion shows those of its largest part."""
-    reasons = flags.filter(pl.col("rule") != SUSPICION)
+    """The ids behind each flag; a suspicion shows those of its largest part, whether or not that rule flags by itself."""
+    suspected = flags.filter((pl.col("rule") == SUSPICION) & (pl.col("verdict") == "flagged")).select(KEY)
+    parts = flags.filter(pl.col("rule") != SUSPICION).join(suspected, on=KEY).drop_nulls("share")
+    largest = parts.sort("share", "rule", descending=[True, False]).unique(KEY, keep="first", maintain_order=True)
+    reasons = pl.concat([flags.filter((pl.col("verdict") == "flagged") & (pl.col("rule") != SUSPICION)), largest]).unique([*KEY, "rule"])
     _bind_events(engine, days)
     engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow())
     evidence = engine.run("evidence", first_day=days.first, last_day=days.last).pl()
-    strongest = reasons.drop_nulls("share").sort("share", descending=True, maintain_order=True).unique(KEY, maintain_order=True)
-    suspected = strongest.join(evidence, on=[*KEY, "rule"]).select(*KEY, pl.lit(SUSPICION).alias("rule"), "evidence")
-    return pl.concat([evidence, suspected])
+    of_suspicions = largest.join(evidence, on=[*KEY, "rule"]).select(*KEY, pl.lit(SUSPICION).alias("rule"), "evidence")
+    return pl.concat([evidence, of_suspicions])
 
 
 def _range(days: Days) -> dict[str, object]:

@@ -30,7 +30,9 @@ PRIOR = 10  # weight, in observations, of what is usual for everybody beside a p
 MIN_DAY_EVENTS = 10  # gains, or kills, from which a day's mean or rate is worth comparing
 MIN_PLAYERS = 20  # players from which a population's median and MAD are worth anything
 COHORTS, COHORT_PLAYERS = 10, 100  # tenths of the day's players by XP of the trailing days; fewer where a tenth would be small
+COHORT_FREEDOM = 10.0  # degrees of freedom: a MAD tells the middle of a cohort, not its tail, and people buy boosts
 NEWCOMERS = -1
+SMALLEST_VARIANCE = 1e-4  # of ln XP: below 1 % of spread lies the rounding of the sums
 EVEN_FLOOR = 0.01  # `ts` has whole seconds: a spread of ln s below 1 % is rounding
 
 Frame = pl.DataFrame
@@ -84,7 +86,7 @@ def _self_day(sums: Frame, min_n: MinN) -> Frame:
     enough = (n >= min_n["self_day"]) & (days >= MIN_DAYS) & (n > days)
     gains = sums.filter(pl.col("gain_events") > 0).with_columns(enough=enough.fill_null(value=False))
     judged = pl.when(pl.col("enough"))
-    within = (pl.col("log_within_sq") / (n - days)).clip(0)
+    within = (pl.col("log_within_sq") / (n - days)).clip(SMALLEST_VARIANCE)
     gains = gains.with_columns(within=judged.then(within))
     between = (pl.col("log_between_sq") - (days - 1) * pl.col("within")) / (n - pl.col("log_n_sq") / n)
     gains = gains.with_columns(between=judged.then(between))
@@ -203,7 +205,8 @@ def _alike(measured: Frame, rule: str, alike: list[str], least: int) -> Frame:
     falling = -1.0 if rule == "cohort_fastest_kill" else 1.0
     measured = measured.sort([*KEY, "z", *alike], descending=[False, False, True, *[False] * len(alike)], nulls_last=True)
     measured = measured.with_columns(tests=pl.col("enough").sum().clip(1).over(KEY)).unique(KEY, keep="first", maintain_order=True)
-    measured = measured.with_columns(p=of_the_smallest(normal_tail(measured["z"]), measured["tests"]))
+    tail = student_tail(measured["z"], pl.repeat(COHORT_FREEDOM, measured.height, eager=True))
+    measured = measured.with_columns(p=of_the_smallest(tail, measured["tests"]))
     return _rows(measured, rule, pl.col("enough"), tests=pl.col("tests"), observed=pl.col("observed"),
                  center=(falling * pl.col("center")).exp(), spread=pl.col("spread"), n=pl.col("n"), z=pl.col("z"),
                  p=pl.col("p"))  # fmt: skip

@@ -4,9 +4,8 @@ WITH baselines AS (
     SELECT event_date, player_id, 'self' AS rule, n, mean, sd
     FROM xp_baselines
     UNION ALL
-    SELECT b.event_date, b.player_id, 'self_log', b.log_n, b.log_mean + 1e-6 * l.level_e6, b.log_sd
-    FROM xp_baselines AS b
-    JOIN day_levels AS l ON b.event_date = l.event_date
+    SELECT event_date, player_id, 'self_log', log_n, log_mean + level, log_sd
+    FROM xp_baselines
 ),
 judged AS (
     SELECT

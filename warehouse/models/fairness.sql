@@ -13,7 +13,7 @@ SELECT
     1e-6 * t.gap_log_sum_e6 AS gap_log_sum,
     1e-6 * t.gap_log_sum_sq_e6 AS gap_log_sum_sq,
     t.boss_kills,
-    1e-6 * v.level_e6 AS level,
+    b.level,
     b.days AS baseline_days,
     b.days_as_long AS own_as_long,
     b.xp AS baseline_xp,
@@ -41,7 +41,6 @@ SELECT
     o.others AS others_kills
 FROM player_days AS t
 JOIN xp_baselines AS b ON t.event_date = b.event_date AND t.player_id = b.player_id
-LEFT JOIN day_levels AS v ON t.event_date = v.event_date
 LEFT JOIN long_days AS h ON t.event_date = h.event_date AND t.active_hours = h.active_hours
 LEFT JOIN kill_times AS k ON t.event_date = k.event_date AND t.player_id = k.player_id
 LEFT JOIN loot AS o ON t.event_date = o.event_date AND t.player_id = o.player_id

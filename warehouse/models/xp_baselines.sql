@@ -13,13 +13,23 @@ WITH leveled AS (
     LEFT JOIN day_levels AS l ON d.event_date = l.event_date
 ),
 days AS (
-    SELECT *, CAST(round(1e-6 * less_level_e6 * less_level_e6 / nullif(gain_events, 0)) AS BIGINT) AS day_sq_e6
+    SELECT
+        *,
+        CAST(round(1e-6 * log_sum_e6 * log_sum_e6 / nullif(gain_events, 0)) AS BIGINT) AS day_sq_e6,
+        CAST(round(1e-6 * less_level_e6 * less_level_e6 / nullif(gain_events, 0)) AS BIGINT) AS less_level_day_sq_e6
     FROM leveled
+),
+today AS (
+    SELECT t.*, coalesce(l.known, false) AS known, CASE WHEN l.known THEN 1e-6 * l.level_e6 ELSE 0 END AS level
+    FROM player_days AS t
+    LEFT JOIN day_levels AS l ON t.event_date = l.event_date
+    WHERE t.event_date BETWEEN $first_day AND $last_day
 ),
 sums AS (
     SELECT
         t.event_date,
         t.player_id,
+        t.level,
         count(b.player_id) AS days,
         coalesce(sum(CAST(b.xp AS DECIMAL(38, 0))), 0) AS xp,
         coalesce(sum(b.xp_events), 0) AS n,
@@ -28,22 +38,22 @@ sums AS (
         count(CASE WHEN b.gain_events > 0 THEN 1 END) AS log_days,
         coalesce(sum(b.gain_events), 0) AS log_n,
         sum(b.gain_events * b.gain_events) AS log_n_sq,
-        sum(b.less_level_e6) AS log_sum_e6,
-        sum(CAST(b.less_level_sq_e6 AS DECIMAL(38, 0))) AS log_sum_sq_e6,
-        sum(CAST(b.day_sq_e6 AS DECIMAL(38, 0))) AS day_sq_e6,
+        sum(CASE WHEN t.known THEN b.less_level_e6 ELSE b.log_sum_e6 END) AS log_sum_e6,
+        sum(CAST(CASE WHEN t.known THEN b.less_level_sq_e6 ELSE b.log_sum_sq_e6 END AS DECIMAL(38, 0))) AS log_sum_sq_e6,
+        sum(CAST(CASE WHEN t.known THEN b.less_level_day_sq_e6 ELSE b.day_sq_e6 END AS DECIMAL(38, 0))) AS day_sq_e6,
         count(CASE WHEN b.active_hours >= t.active_hours THEN 1 END) AS days_as_long
-    FROM player_days AS t
+    FROM today AS t
     LEFT JOIN days AS b
         ON t.player_id = b.player_id
         AND b.event_date >= t.event_date - $baseline_days
         AND b.event_date < t.event_date
-    WHERE t.event_date BETWEEN $first_day AND $last_day
-    GROUP BY t.event_date, t.player_id
+    GROUP BY t.event_date, t.player_id, t.level
 ),
 doubles AS (
     SELECT
         event_date,
         player_id,
+        level,
         days,
         days_as_long,
         CAST(xp AS DOUBLE) AS xp,
@@ -70,6 +80,7 @@ spread AS (
 SELECT
     event_date,
     player_id,
+    level,
     days,
     days_as_long,
     xp,
