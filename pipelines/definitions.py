@@ -8,6 +8,7 @@ from assets.checks import table_checks
 from assets.publications import publication_assets
 from assets.tables import table_assets
 from pipelines.schedules import DAY_JOB, refresh_schedule
+from pipelines.verdicts import verdicts_job, verdicts_sensor
 from warehouse.settings import Settings, load_settings
 
 
@@ -28,8 +29,9 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     return dg.Definitions(
         assets=[*table_assets(settings), *publication_assets(settings)],
         asset_checks=table_checks(),
-        jobs=[day_job],
+        jobs=[day_job, verdicts_job],
         schedules=[refresh_schedule()],
+        sensors=[verdicts_sensor],
         resources=resources,
         # A day is ten steps of under a second each; a process per step would take a minute to start them.
         executor=dg.in_process_executor,

@@ -3,43 +3,18 @@
 import gzip
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import polars as pl
 import pytest
-from conftest import Land, encode, progression
+from conftest import Fairboard, Land, encode, progression
 
 from ingest_api.keys import live_secrets
-from pipelines.cli import main
 from warehouse.folds import FOLDS
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS
-
-
-class Done(NamedTuple):
-    stdout: str
-    stderr: str
-
-
-Fairboard = Callable[..., Done]
-
-
-@pytest.fixture
-def fairboard(capsys: pytest.CaptureFixture[str]) -> Fairboard:
-    """Run the command in this process: what differs from a shell is only the two seconds that Python needs to start."""
-
-    def run(*arguments: str, status: int = 0) -> Done:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        assert (ended.value.code or 0) == status, captured
-        return Done(captured.out, captured.err)
-
-    return run
 
 
 def written(path: Path, *lines: bytes) -> Path:

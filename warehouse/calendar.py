@@ -97,6 +97,14 @@ class Window:
         """Key of the running board; a closed window's key has its start behind it."""
         return f"lb:{self.season}:{self.kind}"
 
+    def __str__(self) -> str:
+        return f"{self.kind} window of {self.start}"
+
+    @property
+    def days(self) -> Days:
+        """Its days."""
+        return Days(self.start, self.end - ONE_DAY)
+
     @property
     def partition(self) -> dict[str, str | date]:
         """The window as the partition key of `leaderboards`."""
@@ -127,7 +135,10 @@ class Calendar:
         return datetime.fromtimestamp(ts, self.zone).date()
 
     def starts_at(self, day: date) -> int:
-        """When `day` begins, in seconds since the epoch."""
+        """When `day` begins, in seconds since the epoch: where midnight is left out, at what comes instead.
+
+        A day is one stretch of time wherever the clock changes on the hour. In Newfoundland it went back at 00:01 until 2011.
+        """
         return int(datetime.combine(day, time(), self.zone).timestamp())
 
     def season_of(self, day: date) -> Season | None:

@@ -20,6 +20,7 @@ from warehouse.errors import SettingsError
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
+from warehouse.verdicts import exclusions
 
 MODELS = Path(__file__).parent / "models"
 
@@ -122,6 +123,14 @@ class Engine:
     def bind_rewards(self) -> None:
         """Make the level rewards the relation `rewards`: level, reward."""
         self._bind_csv("rewards", self.settings.rewards_file, {"level": "BIGINT", "reward": "VARCHAR"})
+
+    def bind_exclusions(self) -> None:
+        """Make whom the verdicts exclude the relation `exclusions`: player_id, excluded_from, excluded_until (exclusive).
+
+        Raises:
+            StoreUnavailable: the SQL database cannot be reached; nothing was computed.
+        """
+        self.bind_rows("exclusions", exclusions(self.settings))
 
     def bind_rules(self) -> None:
         """Make the fairness rules the relation `fairness_rules`, each in its newest version."""

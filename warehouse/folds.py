@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.engine import Engine
-from warehouse.fairness.judgements import bind_event_scores, judgements
+from warehouse.fairness.judgements import judgements
 from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
 from warehouse.tables import (
@@ -41,6 +41,8 @@ _WINDOW_COLUMNS: dict[str, pa.DataType] = {
     "event_date": pa.date32(),
     "counts": pa.bool_(),
     "counted_before": pa.bool_(),
+    "span_start": pa.date32(),
+    "span_end": pa.date32(),
 }
 WINDOW_DAYS = pa.schema(_WINDOW_COLUMNS)
 
@@ -121,14 +123,15 @@ def progression(engine: Engine, days: Days) -> Folded:
 def leaderboards(engine: Engine, days: Days) -> Folded:
     """Every board whose window contains a day of the range, over the days that the lake holds of it.
 
-    And the daily board of the day after, whose `previous_rank` looks back at the range.
+    And the daily board of the day after, whose `previous_rank` looks back at the range. Whom a verdict excludes is on none.
     """
     started = perf_counter()
-    days = Days(days.first, days.last + ONE_DAY)
+    days = _with_day_after(days)
     windows = window_days(engine, days, days_of(engine, PLAYER_DAYS))
     needed = [day for day in windows["event_date"].to_pylist() if day]
     engine.bind(PLAYER_DAYS, Days(min(needed), max(needed)) if needed else days)
     engine.bind_rows("window_days", windows)
+    engine.bind_exclusions()
     affected = [
         keys
         for keys in engine.lake.partitions(LEADERBOARDS)
@@ -188,20 +191,37 @@ def window_days(engine: Engine, days: Days, active: list[date]) -> pa.Table:
     """Which active days count into which window: the relation behind `leaderboards` (schema `WINDOW_DAYS`).
 
     Only windows that contain a day of the range, and have an active day. `as_of` is a window's last active day; a day counts
-    into the board as it stood before when it came earlier (of a daily board: when it is the day before).
+    into the board as it stood before when it came earlier (of a daily board: when it is the day before). A player excluded
+    from a day of the span (`span_start` to `span_end`, exclusive) does not count: it is the window, of a daily board the day.
     """
-    as_of: dict[Window, date] = {}
-    for day in sorted(active):
-        as_of |= {window: day for window in engine.calendar.windows_of(day) if _overlaps(window.start, window.end, days)}
     rows: list[tuple[Any, ...]] = []
-    for window, last in as_of.items():
+    for window, last in _windows(engine, days, active).items():
         inside = [day for day in active if window.start <= day <= last]
         if window.kind is WindowKind.DAILY:
-            counted = [(day, True, False) for day in inside] + [(d, False, True) for d in active if d == window.start - ONE_DAY]
+            before = window.start - ONE_DAY
+            counted = [(day, True, False, day, window.end) for day in inside]
+            counted += [(day, False, True, day, window.start) for day in active if day == before]
         else:
-            counted = [(day, True, day < last) for day in inside]
+            counted = [(day, True, day < last, window.start, window.end) for day in inside]
         rows += [(str(window.kind), window.season, window.start, last, *day) for day in counted]
     return pa.Table.from_pylist([dict(zip(WINDOW_DAYS.names, row, strict=True)) for row in rows], schema=WINDOW_DAYS)
+
+
+def windows_of(engine: Engine, days: Days) -> set[Window]:
+    """The windows that `leaderboards` computes of a range: those that contain a day of it, and have an active day."""
+    return set(_windows(engine, _with_day_after(days), days_of(engine, PLAYER_DAYS)))
+
+
+def _with_day_after(days: Days) -> Days:
+    return Days(days.first, days.last + ONE_DAY)
+
+
+def _windows(engine: Engine, days: Days, active: list[date]) -> dict[Window, date]:
+    """The windows that contain a day of the range, each with its last active day."""
+    last: dict[Window, date] = {}
+    for day in sorted(active):
+        last |= {window: day for window in engine.calendar.windows_of(day) if _overlaps(window.start, window.end, days)}
+    return last
 
 
 def fairness_days(engine: Engine, days: Days) -> Days:

@@ -17,17 +17,17 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from warehouse import boards
+from warehouse import boards, revisions
 from warehouse.calendar import Calendar, Days, Window
 from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATIONS, RECEIPTS, SUSPICIOUS_EVENTS, open_database
 from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
 from warehouse.fairness.judgements import bind_event_scores
-from warehouse.folds import days_of, fairness_days
-from warehouse.lake import PARTITION_FILE
+from warehouse.folds import fairness_days, windows_of
+from warehouse.lake import PARTITION_FILE, Staged
 from warehouse.settings import Settings
-from warehouse.tables import LEADERBOARDS, PLAYER_DAYS, PROGRESSION
+from warehouse.tables import LEADERBOARD_REVISIONS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
 
 SNAPSHOT_TOP = 1_000
 CHUNK = 10_000
@@ -67,18 +67,19 @@ class Outlets:
 
 
 def receipts(engine: Engine, outlets: Outlets, days: Days) -> int:
-    """Rewards of the levels passed on those days, once per player, level and reward, whatever is run again. Rows added."""
-    engine.bind(PROGRESSION, days)
+    """Rewards of the levels passed since the range began, once per player, level and reward, whatever is run again. Rows added.
+
+    Later days too: XP that comes late to a day may let a level be passed on one of them.
+    """
+    engine.bind(PROGRESSION, Days(days.first, max(days.last, outlets.today)))
     engine.bind_rewards()
     earned = engine.connection.sql(
         "SELECT p.player_id, r.level, r.reward, min(p.event_date) AS earned_on FROM progression AS p"
         " JOIN rewards AS r ON p.level_before < r.level AND r.level <= p.level_after GROUP BY ALL ORDER BY ALL"
     )
     with outlets.database.begin() as connection:
-        before = _count(connection, RECEIPTS)
         insert = _insert(connection, RECEIPTS).on_conflict_do_nothing()
-        _write(connection, insert, earned.columns, _rows(earned))
-        return _count(connection, RECEIPTS) - before
+        return _write(connection, insert, earned.columns, _rows(earned))
 
 
 def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:
@@ -114,22 +115,35 @@ def suspicious_events(engine: Engine, outlets: Outlets, days: Days) -> int:
 
 
 def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
-    """The top of every closed window that contains a day of the range. Rows written."""
-    closed = [window for window in _windows(engine, days) if window.end <= outlets.today]
+    """The closed windows of the range: a revision of each whose ranks or XP changed, and the top of its board. Rows written."""
+    closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
     columns = [column.name for column in LEADERBOARD_SNAPSHOTS.columns]
+    staged: list[Staged] = []
     written = 0
-    with outlets.database.begin() as connection:
+    with engine.lake.lock(LEADERBOARD_REVISIONS.name), outlets.database.begin() as connection:
+        engine.lake.sweep(LEADERBOARD_REVISIONS)
         for window in closed:
+            known = revisions.history(connection, window)
+            if not known and not revisions.complete(engine, window):
+                continue
+            board = read_leaderboard(engine, window)
             this = [LEADERBOARD_SNAPSHOTS.c[name] == value for name, value in window.partition.items()]
             connection.execute(sa.delete(LEADERBOARD_SNAPSHOTS).where(*this))
-            top = read_leaderboard(engine, window).head(SNAPSHOT_TOP).select(columns)
+            top = board.head(SNAPSHOT_TOP).select(columns)
             written += _write(connection, sa.insert(LEADERBOARD_SNAPSHOTS), columns, top.iter_rows())
+            changed = revisions.changes(engine.lake, window, known, board)
+            if changed.height:
+                watermark = _watermark(engine, board)
+                staged.append(
+                    revisions.record(engine, connection, window, known, board, changed, watermark=watermark, now=outlets.now)
+                )
+        engine.lake.commit(staged)
     return written
 
 
 def publications(engine: Engine, outlets: Outlets, days: Days) -> int:
     """The boards in Redis: those running now, and those of the range that are closed but not yet expired. Members written."""
-    windows = {*engine.calendar.windows_of(outlets.today), *_windows(engine, days)}
+    windows = {*engine.calendar.windows_of(outlets.today), *windows_of(engine, days)}
     written = 0
     for window in sorted(windows):
         if key := boards.key_of(window, outlets.today):
@@ -204,15 +218,6 @@ def _watermark(engine: Engine, board: pl.DataFrame) -> int | None:
     return row[0] if row else None
 
 
-def _windows(engine: Engine, days: Days) -> set[Window]:
-    """Every window that contains a day of the range which has been folded."""
-    return {window for day in days_of(engine, PLAYER_DAYS, days) for window in engine.calendar.windows_of(day)}
-
-
-def _count(connection: sa.Connection, table: sa.Table) -> int:
-    return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-
-
 def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
@@ -223,9 +228,8 @@ def _rows(relation: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def _write(connection: sa.Connection, insert: sa.Insert, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> int:
-    """Insert in chunks; the number of rows sent."""
-    rows, sent = iter(rows), 0
+    """Insert in chunks; the number of rows written."""
+    rows, written = iter(rows), 0
     while chunk := [dict(zip(columns, row, strict=True)) for row in islice(rows, CHUNK)]:
-        connection.execute(insert, chunk)
-        sent += len(chunk)
-    return sent
+        written += connection.execute(insert, chunk).rowcount
+    return written

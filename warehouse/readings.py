@@ -102,4 +102,5 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
     windows = window_days(engine, Days(day, day), days_of(engine, PLAYER_DAYS, days))
     engine.bind(PLAYER_DAYS, days)
     engine.bind_rows("window_days", windows.filter(pc.equal(windows["window_kind"], pa.scalar(str(window.kind)))))
+    engine.bind_exclusions()
     return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)

@@ -220,7 +220,8 @@ PROGRESSION = Table(
 LEADERBOARDS = Table(
     "leaderboards",
     grain="window and player",
-    doc="Who leads, in every window. Equal XP is ordered by who reached it first, then by player id.",
+    doc="Who leads, in every window, without those whom a verdict excludes from a day of it. Equal XP is ordered by who "
+    "reached it first, then by player id.",
     key=("window_kind", "season", "window_start", "player_id"),
     partition=("window_kind", "season", "window_start"),
     sort=("rank",),
@@ -241,6 +242,24 @@ LEADERBOARDS = Table(
             nullable=True,
         ),
         Column("movement", INT, "previous_rank - rank: above 0 is up; NULL for the newly ranked.", "ranks", True),
+    ),
+)
+
+LEADERBOARD_REVISIONS = Table(
+    "leaderboard_revisions",
+    grain="closed window, revision and player",
+    doc="Every board that a closed window was published with, whole and never changed. When and why: `board_revisions` in SQL.",
+    key=("window_kind", "season", "window_start", "revision", "player_id"),
+    partition=("window_kind", "season", "window_start", "revision"),
+    sort=("rank",),
+    columns=(
+        Column("window_kind", TEXT, "`daily`, `weekly` or `seasonal`."),
+        Column("season", TEXT, "Season's id."),
+        Column("window_start", DAY, "First day of the window."),
+        Column("revision", INT, "1 for the first publication after the window closed."),
+        Column("rank", INT, "1 for the leader."),
+        _PLAYER,
+        Column("xp", INT, "XP won in the window.", "XP"),
     ),
 )
 
@@ -284,6 +303,7 @@ TABLES = {
         PLAYER_ITEM_DAYS,
         PROGRESSION,
         LEADERBOARDS,
+        LEADERBOARD_REVISIONS,
         FAIRNESS,
     )
 }

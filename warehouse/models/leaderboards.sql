@@ -1,4 +1,5 @@
 -- Every window of window_days, ranked: once as it stands, once as it stood before the day as_of.
+-- Whom a verdict excludes from a day of the window is on neither (of a daily board's day before: from that day).
 WITH sums AS (
     SELECT
         w.window_kind,
@@ -21,6 +22,8 @@ WITH sums AS (
         ) AS reached_ts_before
     FROM player_days AS d
     JOIN window_days AS w ON d.event_date = w.event_date
+    ANTI JOIN exclusions AS x
+        ON d.player_id = x.player_id AND x.excluded_from < w.span_end AND w.span_start < x.excluded_until
     WHERE d.xp_events > 0
     GROUP BY w.window_kind, w.season, w.window_start, w.as_of, d.player_id
 ),
