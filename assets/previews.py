@@ -12,8 +12,8 @@ _ROWS = {
     " ORDER BY level_ups DESC, xp_gained DESC LIMIT 5",
     "leaderboards": "SELECT window_kind, rank, player_id, xp, movement FROM leaderboards"
     " WHERE rank <= 3 AND as_of = (SELECT max(as_of) FROM leaderboards) ORDER BY window_kind, rank",
-    "fairness": "SELECT player_id, rule, round(observed, 1) AS observed, round(baseline_center, 1) AS usual, round(z, 1) AS z, q"
-    " FROM fairness WHERE verdict = 'flagged' AND p IS NOT NULL ORDER BY p, player_id, rule LIMIT 10",
+    "fairness": "SELECT player_id, rule, round(observed, 1) AS observed, round(baseline_center, 1) AS usual, round(z, 1) AS z,"
+    " q FROM fairness WHERE verdict = 'flagged' AND p IS NOT NULL ORDER BY p, player_id, rule LIMIT 10",
 }
 
 

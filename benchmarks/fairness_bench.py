@@ -2,8 +2,8 @@
 
     python benchmarks/fairness_bench.py [--seeds 5] [--scale 1.0] [--pyod] [--speed]
 
-Per seed: 50,000 players (times --scale), 60 days with a double-XP weekend and a patch, nine kinds of cheating with 50 players each
-(0.9 % of all); the last 32 days are scored. The first seed is also played without cheaters: what is flagged there is false. --pyod
+Per seed: 50,000 players (times --scale), 60 days with a double-XP weekend and a patch, nine kinds of cheating with 50 players
+each (0.9 % of all); the last 32 days are scored. Seed 1 is also played without cheaters: what is flagged there is false. --pyod
 adds PyOD's detectors on the same features, in an environment of its own; --speed times a day of a million events. A figure is
 printed after its data were checked: every scored day has its rows, and every planted player is in the truth once.
 """
@@ -75,7 +75,10 @@ def figures(rows: pl.DataFrame) -> dict[str, float]:
     rows = rows.filter(pl.col("kind").is_null() | pl.col("cheats"))
     suspicion = rows.filter(pl.col("rule") == SUSPICION)
     textbook = rows.filter(pl.col("rule") == "self").with_columns(p=-pl.col("z").abs())
-    found = {"precision_at_recall_90": at_recall(suspicion, planted), "original_rule_at_recall_90": at_recall(textbook, planted)}
+    found = {
+        "precision_at_recall_90": at_recall(suspicion, planted),
+        "original_rule_at_recall_90": at_recall(textbook, planted),
+    }
     found["false_flags_per_20k_beside_cheaters"] = false_flags(rows)
     for (rule,), of_rule in rows.filter(pl.col("verdict") == "flagged").group_by("rule"):
         players = of_rule.select("player_id", "kind").unique()
@@ -137,7 +140,7 @@ def average_precision(truth: np.ndarray, score: np.ndarray) -> float:
 
 
 def speed(rounds: int) -> Iterator[float]:
-    """Seconds of a scored day, stored and with its evidence, to those of the SQL alone: 1 M events, 200,000 players, 28 days before."""
+    """A scored day's seconds, stored and with its evidence, to the SQL's alone: 1 M events, 200,000 players, 28 days before."""
     last = FIRST + timedelta(days=BASELINE_DAYS)
     game = replace(scenario(1, 4.0), days=Days(FIRST, last), double_xp=None, patch_day=None, cheaters={})
     day = Days(last, last)

@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.checks import table_checks
 from assets.publications import publication_assets
+from assets.reports import report_asset
 from assets.tables import table_assets
 from pipelines.schedules import DAY_JOB, refresh_schedule
 from pipelines.verdicts import verdicts_job, verdicts_sensor
@@ -27,7 +28,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         description="Fold a day, score it, rank it, publish it; for one day or a range.",
     )
     return dg.Definitions(
-        assets=[*table_assets(settings), *publication_assets(settings)],
+        assets=[*table_assets(settings), *publication_assets(settings), report_asset(settings)],
         asset_checks=table_checks(),
         jobs=[day_job, verdicts_job],
         schedules=[refresh_schedule()],

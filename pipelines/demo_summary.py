@@ -19,8 +19,8 @@ from warehouse.settings import Settings
 class Report:
     """What the demo saw, read back the way its users would.
 
-    `suspects` is `readings.suspects`; `textbook` counts the players whom the textbook rule flags; `planted` are the ids of those
-    who cheat in the simulation.
+    `suspects` is `readings.suspects`; `textbook` counts the players whom the textbook rule flags; `planted` are the ids of
+    those who cheat in the simulation.
     """
 
     today: date

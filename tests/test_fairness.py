@@ -51,7 +51,10 @@ def crowd(players: int = 40, each: int = 12, factor_today: float = 1.0, seed: in
 
 def today(player: str, *gains: int, every_s: int = 600) -> list[dict[str, Any]]:
     start = at(str(LAST), "09:00:00")
-    return [progression(player, str(LAST), xp) | {"ts": start + every_s * n, "eventId": f"{player}-{n}"} for n, xp in enumerate(gains)]
+    return [
+        progression(player, str(LAST), xp) | {"ts": start + every_s * n, "eventId": f"{player}-{n}"}
+        for n, xp in enumerate(gains)
+    ]
 
 
 def kill(player: str, day: date, ms: int, second: int, **more: Any) -> dict[str, Any]:
@@ -77,7 +80,9 @@ class TestStatistics:
 
     def test_the_smallest_of_many_p_is_adjusted_for_them(self):
         p, tests = RNG.uniform(0, 0.1, 50), RNG.integers(1, 30, 50)
-        assert of_the_smallest(pl.Series(p), pl.Series(tests)).to_numpy() == pytest.approx(stats.beta.cdf(p, 1, tests), rel=1e-9)
+        assert of_the_smallest(pl.Series(p), pl.Series(tests)).to_numpy() == pytest.approx(
+            stats.beta.cdf(p, 1, tests), rel=1e-9
+        )
 
     def test_robust_z_is_the_modified_z_score(self):
         x = RNG.lognormal(size=101)
@@ -137,12 +142,18 @@ class TestRules:
     def test_even_intervals_are_found(self, settings: Settings, land: Land):
         land([*crowd(each=40), *today("bot", *RNG.integers(60, 160, 60).tolist(), every_s=300)])
         rows = judged(settings)
-        assert rows.filter((pl.col("rule") == "regularity") & (pl.col("verdict") == "flagged"))["player_id"].to_list() == ["bot"]
+        assert rows.filter((pl.col("rule") == "regularity") & (pl.col("verdict") == "flagged"))["player_id"].to_list() == [
+            "bot"
+        ]
         assert len(row(rows, "bot", "regularity")["evidence"]) == 10
 
     def test_an_impossible_kill_is_found_even_after_a_patch_made_all_bosses_weaker(self, settings: Settings, land: Land):
         rng = np.random.default_rng(2)
-        times = [(f"p{n:02}", day, round(60_000 * (0.8 if day == LAST else 1) * np.exp(rng.normal(0, 0.2)))) for n in range(40) for day in DAYS]
+        times = [
+            (f"p{n:02}", day, round(60_000 * (0.8 if day == LAST else 1) * np.exp(rng.normal(0, 0.2))))
+            for n in range(40)
+            for day in DAYS
+        ]
         kills = [kill(player, day, ms, n) for n, (player, day, ms) in enumerate(times)]
         land([*kills, kill("hacker", LAST, 4_000, 9_999, eventId="impossible")])
         rows = judged(settings)
@@ -180,7 +191,7 @@ class TestRules:
 
 
 class TestOddInput:
-    def test_a_billion_xp_at_once_moves_nobody_else(self, settings: Settings, land: Land, tmp_path_factory: pytest.TempPathFactory):
+    def test_a_billion_xp_at_once_moves_nobody_else(self, settings: Settings, land: Land):
         land([*crowd(), *today("p07", 10**9)])
         with_whale = judged(settings).filter((pl.col("player_id") != "p07") & pl.col("rule").str.starts_with("cohort"))
         assert with_whale.height > 30
@@ -206,7 +217,9 @@ class TestOddInput:
         assert not any("p07-0" in ids for ids in rows["evidence"].to_list())
 
     def test_squares_do_not_overflow(self, settings: Settings, land: Land):
-        land([*crowd(players=3), *[progression("max", str(day), 2**63 - 1, f"10:{n:02}:00") for day in DAYS for n in range(12)]])
+        land(
+            [*crowd(players=3), *[progression("max", str(day), 2**63 - 1, f"10:{n:02}:00") for day in DAYS for n in range(12)]]
+        )
         assert row(judged(settings), "max", "self")["z"] == 0.0
 
 

@@ -148,7 +148,7 @@ def fairness(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     days = fairness_days(engine, days)
-    batches = (batch for part in _parts(engine, days) for batch in judgements(engine, part).to_batches())
+    batches = (batch for part in parts(engine, days) for batch in judgements(engine, part).to_batches())
     folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
     return _finished(folded, days, started)
 
@@ -229,8 +229,8 @@ def fairness_days(engine: Engine, days: Days) -> Days:
     return _with_later(engine, days, days.last + timedelta(days=BASELINE_DAYS))
 
 
-def _parts(engine: Engine, days: Days) -> Iterator[Days]:
-    """The folded days of the range, in ranges of as many as memory holds at once."""
+def parts(engine: Engine, days: Days) -> Iterator[Days]:
+    """The folded days of the range, in ranges of as many as can be scored at once."""
     part: list[date] = []
     rows = 0
     for day in days_of(engine, PLAYER_DAYS, days):

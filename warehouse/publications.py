@@ -18,12 +18,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from warehouse import boards, revisions
+from warehouse.alerts import raise_alert, send
 from warehouse.calendar import Calendar, Days, Window
+from warehouse.cases import open_cases, urgent_cases
 from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATIONS, RECEIPTS, SUSPICIOUS_EVENTS, open_database
 from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
-from warehouse.fairness.judgements import bind_event_scores
+from warehouse.fairness.judgements import bind_event_scores, jump
 from warehouse.folds import fairness_days, windows_of
 from warehouse.lake import PARTITION_FILE, Staged
 from warehouse.settings import Settings
@@ -152,10 +154,25 @@ def publications(engine: Engine, outlets: Outlets, days: Days) -> int:
     return written
 
 
+def cases(engine: Engine, outlets: Outlets, days: Days) -> int:
+    """Open a case for every suspicion, or add it to the player's; alert what must be heard at once. Cases with new evidence."""
+    days = fairness_days(engine, days)
+    with outlets.database.begin() as connection:
+        touched = open_cases(engine, connection, days)
+        for case_id in urgent_cases(connection):
+            text = f"Case {case_id} is beyond the act threshold: `fairboard cases show {case_id}`."
+            raise_alert(connection, f"case {case_id}", text)
+        if text := jump(engine, days.last):
+            raise_alert(connection, f"day {days.last}", text)
+    send(engine.settings, outlets.database)
+    return len(set(touched))
+
+
 PUBLISHED: dict[str, Callable[[Engine, Outlets, Days], int]] = {
     "receipts": receipts,
     "player_progress": player_progress,
     "suspicious_events": suspicious_events,
+    "cases": cases,
     "leaderboard_snapshots": leaderboard_snapshots,
     "publications": publications,
 }

@@ -266,7 +266,7 @@ LEADERBOARD_REVISIONS = Table(
 FAIRNESS = Table(
     "fairness",
     grain="player, day and rule",
-    doc="Who played unlike a person, unlike themselves or unlike their like: each rule's judgement, and one suspicion of them all.",
+    doc="Who played unlike a person, themselves or their like: each rule's judgement, and one suspicion of them all.",
     key=("event_date", "player_id", "rule"),
     partition=("event_date",),
     sort=("player_id", "rule"),

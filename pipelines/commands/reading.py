@@ -1,4 +1,4 @@
-"""Commands that read: leaderboard, revisions, player, fairness, sql, verify, doctor. Each takes --json."""
+"""Commands that read: leaderboard, revisions, player, sql, verify, doctor. Each takes --json."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (leaderboard, revisions, player, fairness, sql, verify, doctor):
+    for command in (leaderboard, revisions, player, sql, verify, doctor):
         app.command()(command)
 
 
@@ -126,29 +126,6 @@ def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json =
     out.print(f"{player_id}: level {now['level_after']}, {now['xp_total']:,} XP, {missing}", markup=False)
     columns = ["event_date", "xp_gained", "xp_total", "level_before", "level_after"]
     table("Last days played", columns, days.select(columns).head(10).iter_rows(), right=columns[1:])
-
-
-def fairness(
-    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The day.")],
-    limit: Annotated[int, typer.Option(min=1, help="Players to show.")] = 20,
-    json: Json = False,
-) -> None:
-    """The day's fairness report: who is under review, the most suspicious first, and for what reason."""
-    with Engine(load_settings()) as engine:
-        suspects, counts = readings.suspects(engine, day.date()), readings.verdicts(engine, day.date())
-    if json:
-        emit_json({"date": day.date(), "verdicts": counts, "suspects": records(suspects)})
-        return
-    columns = ["player_id", "rule", "observed", "baseline_center", "baseline_n", "z", "share", "q"]
-    rows = suspects.with_columns(pl.col("q").map_elements("{:.1e}".format, pl.String)).select(columns).head(limit)
-    titles = ["player", "strongest reason", "observed", "usual", "of so many", "z", "its share", "q"]
-    table(f"Under review on {day.date()}, the most suspicious first", titles, rows.iter_rows(), right=titles[2:])
-    if suspects.height > limit:
-        out.print(f"{suspects.height - limit:,} more; see --limit, or --json for all with their event ids")
-    for rule, verdicts in counts.items():
-        out.print(f"{rule}: " + ", ".join(f"{players:,} {verdict}" for verdict, players in verdicts.items()))
-    if not counts:
-        out.print("Nothing was scored on that day: it has no events, or is not materialized.")
 
 
 def sql(statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's dialect.")], json: Json = False) -> None:

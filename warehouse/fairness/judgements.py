@@ -3,7 +3,8 @@
 What does not belong here: which days to judge (`warehouse/folds.py`), and what becomes of the judgements.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
+from statistics import median
 
 import polars as pl
 import pyarrow as pa
@@ -12,8 +13,12 @@ from warehouse.calendar import Days
 from warehouse.engine import Engine
 from warehouse.fairness.rules import BASELINE_DAYS, SUSPICION, Threshold, thresholds
 from warehouse.fairness.scores import KEY, score
+from warehouse.fairness.statistics import poisson_tail
 from warehouse.fairness.suspicion import judge
 from warehouse.tables import EVENTS, FAIRNESS, PLAYER_BOSS_DAYS, PLAYER_DAYS, PLAYER_ITEM_DAYS
+
+DAYS_TO_KNOW = 7  # days from which a usual number of suspects can be told
+JUMP_P = 0.001
 
 
 def judgements(engine: Engine, days: Days) -> pa.Table:
@@ -38,6 +43,29 @@ def judged(engine: Engine, days: Days) -> pl.DataFrame:
         params={"first": days.first, "last": days.last},
     ).pl()
     return judge(score(sums, fastest, {name: rule.min_n for name, rule in rules.items()}), rules)
+
+
+def flagged(engine: Engine, days: Days) -> pl.DataFrame:
+    """What the rules in force flag on those days, computed anew: event_date, player_id, rule."""
+    return judged(engine, days).filter(pl.col("verdict") == "flagged").select(*KEY, "rule")
+
+
+def jump(engine: Engine, day: date) -> str:
+    """A sentence where the day has more players under suspicion than chance makes of the usual number; else empty.
+
+    Usual is the median of the trailing days, at least 1; a jump is what a Poisson count does once in 1,000 days.
+    """
+    engine.bind(FAIRNESS, Days(day - timedelta(days=BASELINE_DAYS), day))
+    counts = dict(engine.connection.sql(
+        "SELECT event_date, count(*) FILTER (WHERE verdict = 'flagged') FROM fairness WHERE rule = 'suspicion' GROUP BY ALL"
+    ).fetchall())  # fmt: skip
+    flagged = counts.pop(day, 0)
+    if len(counts) < DAYS_TO_KNOW:
+        return ""
+    usual = median(counts.values())
+    if poisson_tail(flagged, max(usual, 1.0)) >= JUMP_P:
+        return ""
+    return f"{flagged:,} players are under suspicion on {day}; {usual:g} a day are usual. `fairboard fairness --date {day}`."
 
 
 def bind_models(engine: Engine, days: Days) -> dict[str, Threshold]:
@@ -76,7 +104,9 @@ def _evidence(engine: Engine, days: Days, flags: pl.DataFrame) -> pl.DataFrame:
     suspected = flags.filter((pl.col("rule") == SUSPICION) & (pl.col("verdict") == "flagged")).select(KEY)
     parts = flags.filter(pl.col("rule") != SUSPICION).join(suspected, on=KEY).drop_nulls("share")
     largest = parts.sort("share", "rule", descending=[True, False]).unique(KEY, keep="first", maintain_order=True)
-    reasons = pl.concat([flags.filter((pl.col("verdict") == "flagged") & (pl.col("rule") != SUSPICION)), largest]).unique([*KEY, "rule"])
+    reasons = pl.concat([flags.filter((pl.col("verdict") == "flagged") & (pl.col("rule") != SUSPICION)), largest]).unique(
+        [*KEY, "rule"]
+    )
     _bind_events(engine, days)
     engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow())
     evidence = engine.run("evidence", first_day=days.first, last_day=days.last).pl()
@@ -84,5 +114,5 @@ def _evidence(engine: Engine, days: Days, flags: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([evidence, of_suspicions])
 
 
-def _range(days: Days) -> dict[str, object]:
+def _range(days: Days) -> dict[str, date | int]:
     return {"first_day": days.first, "last_day": days.last, "baseline_days": BASELINE_DAYS}

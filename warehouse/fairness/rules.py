@@ -43,7 +43,7 @@ RULES: dict[str, Rule] = {
 class Threshold(msgspec.Struct, frozen=True):
     """A rule's thresholds in force.
 
-    `measure` says what `review` and `act` bound: `z` flags |z| above, `q` flags an adjusted p at or below. An empty `act` is off.
+    `measure` says what `review` and `act` bound: `z` flags |z| above, `q` an adjusted p at or below. An empty `act` is off.
     Below `min_n` observations in the baseline the verdict is `insufficient data`.
     """
 

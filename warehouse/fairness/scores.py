@@ -1,8 +1,8 @@
 """Each rule's measurement of each player and day: one function per rule, from the sums of `models/fairness.sql` to a p.
 
-Every function takes the sums (one row per player and day) and gives rows (`ROW`) for those in whom there is something to measure;
-`z` and `p` are NULL where the data do not suffice. All tests are one-sided, towards "too good". What does not belong here:
-correction for many tests, verdicts (`suspicion.py`).
+Every function takes the sums (one row per player and day) and gives rows (`ROW`) for those in whom there is something to
+measure; `z` and `p` are NULL where the data do not suffice. All tests are one-sided, towards "too good". What does not belong
+here: correction for many tests, verdicts (`suspicion.py`).
 """
 
 from collections.abc import Callable
@@ -26,7 +26,9 @@ ROW = {
 }
 
 MIN_DAYS = 3  # days of one's own from which a spread between days can be told
-PRIOR = 10  # weight, in observations, of what is usual for everybody beside a player's own spread (Smyth 2004 estimates 3 to 20)
+PRIOR = (
+    10  # weight, in observations, of what is usual for everybody beside a player's own spread (Smyth 2004 estimates 3 to 20)
+)
 MIN_DAY_EVENTS = 10  # gains, or kills, from which a day's mean or rate is worth comparing
 MIN_PLAYERS = 20  # players from which a population's median and MAD are worth anything
 COHORTS, COHORT_PLAYERS = 10, 100  # tenths of the day's players by XP of the trailing days; fewer where a tenth would be small
@@ -40,7 +42,7 @@ MinN = dict[str, int]
 
 
 def score(sums: Frame, fastest: Frame, min_n: MinN) -> Frame:
-    """All rules' rows of those sums. `fastest` is each player's fastest kill per boss and day: fastest_ms by KEY and boss_id."""
+    """All rules' rows of those sums. `fastest` has each player's fastest kill (fastest_ms) by KEY and boss_id."""
     sums = sums.with_columns(cohort=_cohort())
     rows = [rule(sums, min_n) for rule in (_self, _self_log, _self_day, _regularity, _hours, _drops, _boss_time)]
     return pl.concat([*rows, *_cohorts(sums, fastest, min_n)])
@@ -72,15 +74,17 @@ def _strongest(gains: Frame, rule: str, enough: pl.Expr, mean: str, sd: str, sca
     z = pl.when(spread > 0).then(pl.when(upper).then(highest).otherwise(lowest)).when(spread == 0).then(0.0)
     observed = pl.when((spread > 0) & upper.not_()).then(pl.col("gain_min")).otherwise(pl.col("gain_max"))
     n = pl.col("n" if rule == "self" else "log_n")
-    return _rows(gains, rule, enough, tests=pl.col("gain_events"), observed=observed, center=center, spread=spread, n=n, z=z, p=p)
+    return _rows(
+        gains, rule, enough, tests=pl.col("gain_events"), observed=observed, center=center, spread=spread, n=n, z=z, p=p
+    )
 
 
 def _self_day(sums: Frame, min_n: MinN) -> Frame:
     """The day's mean ln XP against the player's own days: a one-way random-effects model (within days, between days).
 
-    The variance between days is DerSimonian & Laird's (1986); a player's own variances are moderated by the median player's with
-    the weight of PRIOR observations (Smyth 2004), so that three quiet days are no proof of steadiness. Where the day's z are
-    wider than they should be, they are narrowed to their MAD (empirical null, Efron 2004): a patch may please some and not others.
+    The variance between days is DerSimonian & Laird's (1986); a player's own variances are moderated by the median player's
+    with the weight of PRIOR observations (Smyth 2004), so that three quiet days are no proof of steadiness. Where the day's z
+    are wider than they should be, they are narrowed to their MAD (empirical null, Efron 2004): a patch may please some only.
     """
     days, n = pl.col("log_days"), pl.col("log_n")
     enough = (n >= min_n["self_day"]) & (days >= MIN_DAYS) & (n > days)
@@ -143,8 +147,8 @@ def _hours(sums: Frame, min_n: MinN) -> Frame:
 def _drops(sums: Frame, min_n: MinN) -> Frame:
     """Rare drops, an exact binomial test at the trials' mean rate.
 
-    Rates differ by item; of all sums of trials with that mean, the binomial has the heaviest tail (Hoeffding 1956). A pity system
-    makes counts more even than chance, and so only less suspicious.
+    Rates differ by item; of all sums of trials with that mean, the binomial has the heaviest tail (Hoeffding 1956). A pity
+    system makes counts more even than chance, and so only less suspicious.
     """
     looted = sums.filter(pl.col("trials").is_not_null())
     chance = looted["expected_drops"] / looted["trials"]
@@ -204,7 +208,9 @@ def _alike(measured: Frame, rule: str, alike: list[str], least: int) -> Frame:
     measured = measured.with_columns(enough=enough, z=pl.when(enough).then(pl.col("z")))
     falling = -1.0 if rule == "cohort_fastest_kill" else 1.0
     measured = measured.sort([*KEY, "z", *alike], descending=[False, False, True, *[False] * len(alike)], nulls_last=True)
-    measured = measured.with_columns(tests=pl.col("enough").sum().clip(1).over(KEY)).unique(KEY, keep="first", maintain_order=True)
+    measured = measured.with_columns(tests=pl.col("enough").sum().clip(1).over(KEY)).unique(
+        KEY, keep="first", maintain_order=True
+    )
     tail = student_tail(measured["z"], pl.repeat(COHORT_FREEDOM, measured.height, eager=True))
     measured = measured.with_columns(p=of_the_smallest(tail, measured["tests"]))
     return _rows(measured, rule, pl.col("enough"), tests=pl.col("tests"), observed=pl.col("observed"),

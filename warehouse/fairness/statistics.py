@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from scipy import special
+from scipy import special  # type: ignore[import-untyped]  # SciPy ships no types; `_column` and float() name what it gives
 
 MAD_TO_SD = 1.4826  # 1/Φ⁻¹(3/4): the MAD of a normal distribution is 0.6745 sd
 MEAN_AD_TO_SD = 1.2533  # √(π/2): its mean absolute deviation is 0.7979 sd
@@ -27,6 +27,11 @@ def binomial_tail(successes: pl.Series, trials: pl.Series, chance: pl.Series) ->
     """P(X ≥ successes) of `trials` draws, exact: the regularised incomplete beta function (NIST DLMF 8.17.5)."""
     k, n = _floats(successes), _floats(trials)
     return _column(np.where(k > 0, special.betainc(np.maximum(k, 1), np.maximum(n - k, 0) + 1, _floats(chance)), 1.0))
+
+
+def poisson_tail(count: int, mean: float) -> float:
+    """P(X ≥ count) where so many are usual."""
+    return float(special.pdtrc(count - 1, mean)) if count else 1.0
 
 
 def of_the_smallest(p: pl.Series, tests: pl.Series) -> pl.Series:

@@ -20,7 +20,13 @@ def judge(rows: pl.DataFrame, thresholds: dict[str, Threshold]) -> pl.DataFrame:
     rows = with_q(pl.concat([rows, suspicions(rows)], how="diagonal_relaxed"))
     limits = pl.DataFrame(
         [(t.rule, t.version, t.measure, t.review, t.act) for t in thresholds.values()],
-        schema={"rule": pl.String, "rule_version": pl.Int64, "measure": pl.String, "threshold": pl.Float64, "limit": pl.Float64},
+        schema={
+            "rule": pl.String,
+            "rule_version": pl.Int64,
+            "measure": pl.String,
+            "threshold": pl.Float64,
+            "limit": pl.Float64,
+        },
         orient="row",
     )
     rows = rows.join(limits, on="rule")
