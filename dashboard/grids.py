@@ -13,7 +13,7 @@ import streamlit as st
 
 from warehouse.tables import LEADERBOARDS, Column, Table
 
-_LABELS = {"z": "z", "ts": "time", "observed_xp": "strongest event", "baseline_sd": "baseline spread", "delta_xp": "XP"}
+_LABELS = {"z": "z", "p": "p", "q": "q", "ts": "time", "baseline_center": "usual", "baseline_n": "of so many", "delta_xp": "XP"}
 
 _MOVEMENT = next(column for column in LEADERBOARDS.columns if column.name == "movement")
 
@@ -45,7 +45,8 @@ def _config(column: Column, zone: ZoneInfo | None) -> Any:
     if pa.types.is_integer(column.type):
         return st.column_config.NumberColumn(heading, help=text, format="localized")
     if pa.types.is_floating(column.type):
-        return st.column_config.NumberColumn(heading, help=text, format="%.2f")
+        # A p is 10⁻⁵⁰ or 0.4: two places would show most as 0.
+        return st.column_config.NumberColumn(heading, help=text, format="%.1e" if column.name in ("p", "q") else "%.2f")
     if pa.types.is_date(column.type):
         return st.column_config.DateColumn(heading, help=text, format="YYYY-MM-DD")
     if pa.types.is_list(column.type):
