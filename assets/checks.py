@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from warehouse.engine import Engine
+from warehouse.engine import open_engine
 from warehouse.settings import Settings
 from warehouse.tables import FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, Table
 
@@ -20,11 +20,11 @@ def _key_check(table: Table) -> dg.AssetChecksDefinition:
         description=f"No two rows share {', '.join(table.key)}.",
     )
     def keys_unique(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        with Engine(settings) as engine:
+        with open_engine(settings) as engine:
             engine.bind(table)
             key = ", ".join(table.key)
-            repeated = engine.connection.sql(f"SELECT {key} FROM {table.name} GROUP BY {key} HAVING count(*) > 1 LIMIT 5")  # noqa: S608
-            found = repeated.fetchall()
+            repeated = engine.query(f"SELECT {key} FROM {table.name} GROUP BY {key} HAVING count(*) > 1 LIMIT 5")  # noqa: S608
+            found = repeated.read_all().to_pylist()
         return dg.AssetCheckResult(passed=not found, metadata={"repeated keys": str(found)} if found else {})
 
     return keys_unique

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.previews import preview
 from warehouse.calendar import Days
-from warehouse.engine import Engine, model, upstream_tables
+from warehouse.engine import model, open_engine, upstream_tables
 from warehouse.folds import FOLDS, Folded, fold
 from warehouse.settings import Settings
 from warehouse.tables import TABLES, Table
@@ -62,7 +62,7 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def table_asset(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-        with Engine(settings) as engine:
+        with open_engine(settings) as engine:
             days = days_of(context)
             folded = fold(engine, table.name, days)
             return dg.MaterializeResult(metadata={**_metadata(folded), **preview(engine, table, days)})

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from ingest_api.keys import live_secrets
 from warehouse.calendar import Calendar
 from warehouse.embedded_redis import connect, find_server
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.folds import stale_days
 from warehouse.readings import landed_days, last_day
@@ -104,7 +104,7 @@ def _database(settings: Settings) -> Finding:
 
 
 def _lake(settings: Settings) -> Finding:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         days = landed_days(engine)
     if not days:
         return Finding(
@@ -114,7 +114,7 @@ def _lake(settings: Settings) -> Finding:
 
 
 def _fresh(settings: Settings) -> Finding:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         stale, folded = stale_days(engine), last_day(engine)
     if stale:
         return Finding(

@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import stale_days
 from warehouse.settings import Settings
 
@@ -34,7 +34,7 @@ def refresh_schedule() -> dg.ScheduleDefinition:
         if context.instance.get_runs_count(running):
             yield dg.SkipReason("The runs of an earlier tick are still at it.")
             return
-        with Engine(settings) as engine:
+        with DuckDBEngine(settings) as engine:
             stale = {day for day in stale_days(engine) if day >= settings.first_day}
             today = engine.calendar.day_of(int(context.scheduled_execution_time.timestamp()))
         due = stale | failed_days(context.instance, context.scheduled_execution_time - RETRIED_FOR)

@@ -26,7 +26,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import controls, grids, queries
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold
 from warehouse.imports import import_file
 from warehouse.settings import Settings
@@ -69,7 +69,7 @@ def test_landed_but_not_computed_says_which_days_to_materialize(open_page, tmp_p
     settings = Settings(_env_file=None, data_dir=tmp_path)
     file = tmp_path / "one.ndjson"
     file.write_text(json.dumps(event("early", 0, 0, 5)))
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         import_file(engine.lake, engine.calendar, file)
     app = open_page(settings, name)
     assert "fairboard materialize --from 2026-03-02 --to 2026-03-02" in [code.value for code in app.code]
@@ -127,7 +127,7 @@ def test_a_new_day_is_shown_once_it_lies_there(tmp_path: Path):
     assert queries.daily_totals(settings, span)["xp"].to_list() == [5]
     file = tmp_path / "later.ndjson"
     file.write_text(json.dumps(event("ada", 0, 1, 7)))
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         import_file(engine.lake, engine.calendar, file)
         st.cache_resource.clear()
         assert queries.waiting_days(settings) == [DAYS[0]]

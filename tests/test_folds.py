@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from warehouse.calendar import Days, WindowKind
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, Folded, fold, stale_days
 from warehouse.readings import leaderboard
 from warehouse.settings import Settings
@@ -22,12 +22,12 @@ MAY = Days(date(2026, 5, 1), date(2026, 5, 31))
 def materialize(settings: Settings, *days: str) -> dict[str, Folded]:
     """Every fold over the days, each day in a run of its own; without days, May in one."""
     ranges = [Days.parse(day, day) for day in days] or [MAY]
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         return {name: fold(engine, name, range_) for range_ in ranges for name in FOLDS}
 
 
 def ask(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         engine.bind_all()
         return engine.connection.sql(sql).fetchall()
 
@@ -98,7 +98,7 @@ def test_movement_looks_back_at_the_day_before(settings: Settings, land: Land) -
 def test_a_board_as_it_stood_is_the_board_that_was(settings: Settings, land: Land) -> None:
     land([progression("ann", FIRST, 10), progression("bob", SECOND, 20)])
     materialize(settings, FIRST)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         then = leaderboard(engine, WindowKind.SEASONAL).board
         fold(engine, "player_days", MAY)
         fold(engine, "leaderboards", MAY)
@@ -183,7 +183,7 @@ def test_days_without_events_leave_nothing(settings: Settings) -> None:
 def test_a_late_event_makes_its_day_stale_and_only_that(settings: Settings, land: Land) -> None:
     land([progression("ann", FIRST, 10), progression("ann", THIRD, 10)])
     materialize(settings)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         assert stale_days(engine) == []
         land([progression("bob", FIRST, 500)], name="late")
         assert stale_days(engine) == [date(2026, 5, 1)]
@@ -217,7 +217,7 @@ def test_any_order_of_days_twice_with_late_events_gives_the_same_lake_byte_for_b
     folder = tmp_path_factory.mktemp("order")
     at_once = Settings(data_dir=folder / "once", _env_file=None)
     land_events(at_once, [dict(event) for event in numbered])
-    with Engine(at_once) as engine:
+    with DuckDBEngine(at_once) as engine:
         for name in FOLDS:
             fold(engine, name, Days(date(2026, 5, 1), date(2026, 6, 30)))
     piecemeal = Settings(data_dir=folder / "pieces", _env_file=None)

@@ -1,8 +1,10 @@
-"""DuckDB, in memory, one per run: binds the lake's tables as views and runs the SQL models.
+"""The engines that run the SQL models over the lake's tables: what every engine can do, and DuckDB's way of doing it.
 
-What belongs here: connections, views, models. What does not: which days to compute (`folds.py`), where files lie (`lake.py`).
+What belongs here: connections, views, models. What does not: which days to compute (`folds.py`), where files lie (`lake.py`),
+and Spark (`spark.py`).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -15,13 +17,15 @@ import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
+from warehouse import small_tables
 from warehouse.calendar import Calendar, Days
-from warehouse.errors import SettingsError
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
 
 MODELS = Path(__file__).parent / "models"
+
+Parameter = date | int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,106 @@ def model(name: str) -> Model:
     return Model(name, sql, frozenset(table.name for table in tree.find_all(exp.Table)) - local)
 
 
-class Engine:
-    """One run's DuckDB over one deployment's lake. Use it as a context manager."""
+def with_values(sql: str, parameters: dict[str, Parameter]) -> exp.Expr:
+    """The tree of a statement in DuckDB's dialect, each `$parameter` replaced by its value."""
+    values = {name: exp.convert(value) for name, value in parameters.items()}
+    tree = sqlglot.parse_one(sql, read="duckdb")
+    return tree.transform(lambda node: values[node.name].copy() if isinstance(node, exp.Placeholder) else node)
+
+
+class Engine(ABC):
+    """One run's SQL engine over one deployment's lake; `open_engine` gives the configured one. Use it as a context manager.
+
+    SQL is DuckDB's dialect in the subset that Spark shares (docs/engines.md).
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lake = Lake(settings.lake_dir, settings.timezone)
         self.calendar = Calendar.of(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def bind(self, table: Table, days: Days | None = None) -> None:
+        """Make a table a view of its name; of a range of days where it is partitioned by day.
+
+        `events` is the model over the raw files, which the view `landed` shows.
+        """
+        files = self.lake.files(table, days)
+        if table is EVENTS:
+            self._bind_files("landed", EVENTS, files)
+            self._bind_sql("events", model("events").sql)
+        else:
+            self._bind_files(table.name, table, files)
+
+    def bind_all(self) -> None:
+        """Make every table of the lake a view: what an analyst sees."""
+        for table in TABLES.values():
+            self.bind(table)
+
+    def bind_levels(self) -> None:
+        """Make the level curve the relation `levels` (see `small_tables`)."""
+        self.bind_rows("levels", small_tables.levels(self.settings.levels_file))
+
+    def bind_rewards(self) -> None:
+        """Make the level rewards the relation `rewards` (see `small_tables`)."""
+        self.bind_rows("rewards", small_tables.rewards(self.settings.rewards_file))
+
+    def bind_rules(self) -> None:
+        """Make the fairness rules the relation `fairness_rules` (see `small_tables`)."""
+        self.bind_rows("fairness_rules", small_tables.fairness_rules(self.settings.rules_file))
+
+    def bind_model(self, name: str, **parameters: Parameter) -> None:
+        """Make a model a view of its name, its parameters fixed: what another model reads."""
+        self._bind_sql(name, with_values(model(name).sql, parameters).sql(dialect="duckdb"))
+
+    def run(self, name: str, **parameters: Parameter) -> pa.RecordBatchReader:
+        """Run a model: its rows in its order, in batches that are computed as they are read."""
+        return self.query(model(name).sql, **parameters)
+
+    @abstractmethod
+    def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
+        """Run a SELECT over what is bound; `$name` in it stands for a parameter."""
+
+    @abstractmethod
+    def bind_rows(self, name: str, rows: pa.Table) -> None:
+        """Make a small Arrow table a relation."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is bound."""
+
+    @abstractmethod
+    def _bind_files(self, name: str, table: Table, files: list[Path]) -> None:
+        """Make those files of a table a view with the contract's columns; a file older than a column has NULL there."""
+
+    @abstractmethod
+    def _bind_sql(self, name: str, sql: str) -> None:
+        """Make a SELECT a view. The relations it reads are looked up when the view is read."""
+
+
+def open_engine(settings: Settings) -> Engine:
+    """The engine that FAIRBOARD_ENGINE names.
+
+    Raises:
+        SettingsError: it is Spark, and Spark cannot be started or reached.
+    """
+    if settings.engine == "duckdb":
+        return DuckDBEngine(settings)
+    from warehouse.spark import SparkEngine  # noqa: PLC0415 - an optional extra, and a second to import
+
+    return SparkEngine(settings)
+
+
+class DuckDBEngine(Engine):
+    """DuckDB, in memory, one per run. Reading commands and analysts' SQL always use it, through `connection`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         config: dict[str, Any] = {
             "temp_directory": str(self.lake.scratch),
             "autoinstall_known_extensions": False,
@@ -69,95 +166,22 @@ class Engine:
             config["memory_limit"] = settings.memory_limit
         self.connection = duckdb.connect(":memory:", config=config)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.connection.close()
-
-    def bind(self, table: Table, days: Days | None = None) -> None:
-        """Make a table a view of its name; of a range of days where it is partitioned by day.
-
-        `events` is the model over the raw files, which the view `landed` shows.
-        """
-        if table is EVENTS:
-            self._view("landed", scan(EVENTS, self.lake.files(EVENTS, days)))
-            self._view("events", model("events").sql)
-        else:
-            self._view(table.name, scan(table, self.lake.files(table, days)))
-
-    def bind_all(self) -> None:
-        """Make every table of the lake a view: what an analyst sees."""
-        for table in TABLES.values():
-            self.bind(table)
+    def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
+        """See `Engine`. A reader ends where the next statement on this engine begins: read it to its end first."""
+        return self.connection.sql(sql, params=parameters).arrow()
 
     def bind_rows(self, name: str, rows: pa.Table) -> None:
-        """Make a small Arrow table a relation."""
+        """See `Engine`."""
         self.connection.register(name, rows)
 
-    def bind_levels(self) -> None:
-        """Make the level curve the relation `levels`: level, xp_required, xp_last, xp_next (BIGINT; NULL at the last level).
+    def close(self) -> None:
+        """See `Engine`."""
+        self.connection.close()
 
-        Raises:
-            SettingsError: the file is no level curve.
-        """
-        path = self.settings.levels_file
-        self._bind_csv("level_curve", path, {"level": "BIGINT", "xp_required": "BIGINT"})
-        wrong = self.connection.execute(
-            "SELECT count(*) = 0 OR min(level) <> 1 OR max(level) <> count(*) OR min(xp_required) <> 0"
-            " OR bool_or(xp_required <= before)"
-            " FROM (SELECT *, lag(xp_required) OVER (ORDER BY level) AS before FROM level_curve)"
-        ).fetchone()
-        if wrong is None or wrong[0]:
-            raise SettingsError(
-                f"FAIRBOARD_LEVELS_FILE: {path} is no level curve; nothing was computed. "
-                "Levels are 1, 2, 3 … without gaps, xp_required starts at 0 and rises."
-            )
-        self._view(
-            "levels",
-            "SELECT level, xp_required, lead(xp_required) OVER (ORDER BY level) AS xp_next,"
-            " coalesce(lead(xp_required) OVER (ORDER BY level) - 1, 9223372036854775807) AS xp_last FROM level_curve",
-        )
+    def _bind_files(self, name: str, table: Table, files: list[Path]) -> None:
+        self._bind_sql(name, scan(table, files))
 
-    def bind_rewards(self) -> None:
-        """Make the level rewards the relation `rewards`: level, reward."""
-        self._bind_csv("rewards", self.settings.rewards_file, {"level": "BIGINT", "reward": "VARCHAR"})
-
-    def bind_rules(self) -> None:
-        """Make the fairness rules the relation `fairness_rules`, each in its newest version."""
-        self._bind_csv(
-            "rule_versions",
-            self.settings.rules_file,
-            {"rule": "VARCHAR", "version": "BIGINT", "threshold": "DOUBLE", "min_events": "BIGINT",
-             "changed_on": "DATE", "changed_by": "VARCHAR", "reason": "VARCHAR"},
-        )  # fmt: skip
-        self._view(
-            "fairness_rules",
-            "SELECT * FROM rule_versions QUALIFY row_number() OVER (PARTITION BY rule ORDER BY version DESC) = 1",
-        )
-
-    def bind_model(self, name: str, **parameters: date | int) -> None:
-        """Make a model a view of its name, its parameters fixed: what another model reads."""
-        values = {key: exp.cast(exp.Literal.string(str(v)), "date") if isinstance(v, date) else exp.Literal.number(v)
-                  for key, v in parameters.items()}  # fmt: skip
-        tree = sqlglot.parse_one(model(name).sql, read="duckdb")
-        fixed = tree.transform(lambda node: values[node.name] if isinstance(node, exp.Placeholder) else node)
-        self._view(name, fixed.sql(dialect="duckdb"))
-
-    def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyRelation:
-        """Run a model. The relation it gives is lazy: take it as Arrow batches."""
-        return self.connection.sql(model(name).sql, params=parameters)
-
-    def _bind_csv(self, name: str, path: Path, columns: dict[str, str]) -> None:
-        try:
-            self.connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM read_csv($path, header = true, columns = $columns)",  # noqa: S608
-                {"path": str(path), "columns": columns},
-            )
-        except duckdb.Error as error:
-            raise SettingsError(f"{path} cannot be read as {', '.join(columns)}: {error}. Nothing was computed.") from error
-
-    def _view(self, name: str, sql: str) -> None:
+    def _bind_sql(self, name: str, sql: str) -> None:
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
 
 

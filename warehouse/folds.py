@@ -52,11 +52,11 @@ def events(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     engine.bind(EVENTS, days)
-    counts = engine.run("landings").arrow().read_all().to_pylist()
+    counts = engine.run("landings").read_all().to_pylist()
     landed, unique, conflicts = (sum(row[name] for row in counts) for name in ("landed", "events", "conflicts"))
     rejects = engine.lake.partitions(REJECTS, days)
     if conflicts or any((engine.lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
-        _replace(engine, REJECTS, engine.run("conflicts").arrow(), rejects, name=CONFLICTS_FILE)
+        _replace(engine, REJECTS, engine.run("conflicts"), rejects, name=CONFLICTS_FILE)
     refused = sum(
         record.rows
         for keys in engine.lake.partitions(REJECTS, days)
@@ -78,7 +78,7 @@ def player_days(engine: Engine, days: Days) -> Folded:
     started = perf_counter()
     inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
     engine.bind(EVENTS, days)
-    batches = engine.run("player_days", first_day=days.first, last_day=days.last).arrow()
+    batches = engine.run("player_days", first_day=days.first, last_day=days.last)
     existing = engine.lake.partitions(PLAYER_DAYS, days)
     folded = _replace(engine, PLAYER_DAYS, batches, existing, inputs=lambda keys: inputs.get(keys["event_date"], ""))
     return _finished(folded, days, started)
@@ -90,7 +90,7 @@ def progression(engine: Engine, days: Days) -> Folded:
     days = _with_later(engine, days, date.max)
     engine.bind(PLAYER_DAYS, Days(date.min, days.last))
     engine.bind_levels()
-    batches = engine.run("progression", first_day=days.first, last_day=days.last).arrow()
+    batches = engine.run("progression", first_day=days.first, last_day=days.last)
     folded = _replace(engine, PROGRESSION, batches, engine.lake.partitions(PROGRESSION, days))
     return _finished(folded, days, started)
 
@@ -111,7 +111,7 @@ def leaderboards(engine: Engine, days: Days) -> Folded:
         for keys in engine.lake.partitions(LEADERBOARDS)
         if isinstance(keys["window_start"], date) and _touches(engine, keys, days)
     ]
-    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), affected)
+    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards"), affected)
     return _finished(folded, days, started)
 
 
@@ -123,7 +123,7 @@ def fairness(engine: Engine, days: Days) -> Folded:
     started = perf_counter()
     days = fairness_days(engine, days)
     bind_event_scores(engine, days)
-    batches = engine.run("fairness", baseline_days=BASELINE_DAYS).arrow()
+    batches = engine.run("fairness", baseline_days=BASELINE_DAYS)
     folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
     return _finished(folded, days, started)
 

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import redis
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -69,24 +70,25 @@ def receipts(engine: Engine, outlets: Outlets, days: Days) -> int:
     """Rewards of the levels passed on those days, once per player, level and reward, whatever is run again. Rows added."""
     engine.bind(PROGRESSION, days)
     engine.bind_rewards()
-    earned = engine.connection.sql(
+    earned = engine.query(
         "SELECT p.player_id, r.level, r.reward, min(p.event_date) AS earned_on FROM progression AS p"
         " JOIN rewards AS r ON p.level_before < r.level AND r.level <= p.level_after GROUP BY ALL ORDER BY ALL"
     )
     with outlets.database.begin() as connection:
         before = _count(connection, RECEIPTS)
         insert = _insert(connection, RECEIPTS).on_conflict_do_nothing()
-        _write(connection, insert, earned.columns, _rows(earned))
+        _write(connection, insert, earned.schema.names, _rows(earned))
         return _count(connection, RECEIPTS) - before
 
 
 def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:
     """How far everybody is who played since the range began, in the database and as `player:{id}:progress`. Players written."""
     engine.bind(PROGRESSION, Days(days.first, max(days.last, outlets.today)))
-    latest = engine.connection.sql(
+    reader = engine.query(
         "SELECT player_id, xp_total, level_after AS level, xp_to_next, event_date AS last_active FROM progression"
         " QUALIFY row_number() OVER (PARTITION BY player_id ORDER BY event_date DESC) = 1 ORDER BY player_id"
-    ).pl()
+    )
+    latest = pl.DataFrame(pl.from_arrow(reader))
     with outlets.database.begin() as connection:
         insert = _insert(connection, PLAYER_PROGRESS)
         newer = insert.on_conflict_do_update(
@@ -103,13 +105,13 @@ def suspicious_events(engine: Engine, outlets: Outlets, days: Days) -> int:
     """Every event of those days, and of the days whose baseline they are in, beyond a rule's threshold. Events written."""
     days = fairness_days(engine, days)
     bind_event_scores(engine, days)
-    flagged = engine.connection.sql(
+    flagged = engine.query(
         "SELECT event_date, event_id, rule, version AS rule_version, player_id, delta_xp, z, threshold FROM event_scores"
         " WHERE abs(z) > threshold ORDER BY ALL"
     )
     with outlets.database.begin() as connection:
         connection.execute(sa.delete(SUSPICIOUS_EVENTS).where(SUSPICIOUS_EVENTS.c.event_date.between(days.first, days.last)))
-        return _write(connection, sa.insert(SUSPICIOUS_EVENTS), flagged.columns, _rows(flagged))
+        return _write(connection, sa.insert(SUSPICIOUS_EVENTS), flagged.schema.names, _rows(flagged))
 
 
 def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
@@ -199,8 +201,8 @@ def _watermark(engine: Engine, board: pl.DataFrame) -> int | None:
         return None
     as_of = board["as_of"][0]
     engine.bind(PLAYER_DAYS, Days(as_of, as_of))
-    row = engine.connection.execute("SELECT max(last_ts) FROM player_days").fetchone()
-    return row[0] if row else None
+    newest: int | None = engine.query("SELECT max(last_ts) AS ts FROM player_days").read_all()["ts"][0].as_py()
+    return newest
 
 
 def _windows(engine: Engine, days: Days) -> set[Window]:
@@ -216,9 +218,9 @@ def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postg
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def _rows(relation: Any) -> Iterator[tuple[Any, ...]]:
-    while rows := relation.fetchmany(CHUNK):
-        yield from rows
+def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    for batch in reader:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _write(connection: sa.Connection, insert: sa.Insert, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> int:

@@ -49,23 +49,21 @@ def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, 
 def progress(engine: Engine, player: str) -> pl.DataFrame:
     """A player's days in `progression`, the newest first; empty for a player nobody has seen."""
     engine.bind(PROGRESSION)
-    return engine.connection.sql(
-        "SELECT * FROM progression WHERE player_id = $player ORDER BY event_date DESC", params={"player": player}
-    ).pl()
+    return _frame(engine.query("SELECT * FROM progression WHERE player_id = $player ORDER BY event_date DESC", player=player))
 
 
 def flagged(engine: Engine, day: date) -> pl.DataFrame:
     """The day's flagged players and rules, the strongest first, with the columns of `fairness`."""
     engine.bind(FAIRNESS, Days(day, day))
-    return engine.connection.sql("SELECT * FROM fairness WHERE verdict = 'flagged' ORDER BY abs(z) DESC, player_id, rule").pl()
+    return _frame(engine.query("SELECT * FROM fairness WHERE verdict = 'flagged' ORDER BY abs(z) DESC, player_id, rule"))
 
 
 def verdicts(engine: Engine, day: date) -> dict[str, dict[str, int]]:
     """How many players got which verdict on that day, by rule."""
     engine.bind(FAIRNESS, Days(day, day))
-    rows = engine.connection.sql("SELECT rule, verdict, count(*) FROM fairness GROUP BY ALL ORDER BY ALL").fetchall()
+    rows = engine.query("SELECT rule, verdict, count(*) AS players FROM fairness GROUP BY ALL ORDER BY ALL")
     counts: dict[str, dict[str, int]] = {}
-    for rule, verdict, players in rows:
+    for rule, verdict, players in _frame(rows).iter_rows():
         counts.setdefault(rule, {})[verdict] = players
     return counts
 
@@ -92,4 +90,8 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
     windows = window_days(engine, Days(day, day), days_of(engine, PLAYER_DAYS, days))
     engine.bind(PLAYER_DAYS, days)
     engine.bind_rows("window_days", windows.filter(pc.equal(windows["window_kind"], pa.scalar(str(window.kind)))))
-    return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)
+    return _frame(engine.run("leaderboards")).select(LEADERBOARDS.schema.names)
+
+
+def _frame(rows: pa.RecordBatchReader) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(rows))

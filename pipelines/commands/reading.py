@@ -11,7 +11,7 @@ from warehouse import readings
 from warehouse.analysts import ask
 from warehouse.boards import entries
 from warehouse.calendar import WindowKind
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.lake import Damage, Lake
 from warehouse.settings import load_settings
@@ -33,7 +33,7 @@ def leaderboard(
     json: Json = False,
 ) -> None:
     """Who leads, or led: any window, as it stands or stood, from the lake."""
-    with Engine(load_settings()) as engine:
+    with DuckDBEngine(load_settings()) as engine:
         standing = readings.leaderboard(engine, window, season, at.date() if at else None)
     top = entries(standing.board.head(limit))
     if json:
@@ -57,7 +57,7 @@ def leaderboard(
 
 def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
     """How far a player is, and how they got there."""
-    with Engine(load_settings()) as engine:
+    with DuckDBEngine(load_settings()) as engine:
         days = readings.progress(engine, player_id)
     if not days.height:
         raise FairboardError(f"No player {player_id!r} is in the lake. Ids are exact; `fairboard leaderboard` shows some.")
@@ -77,7 +77,7 @@ def fairness(
     json: Json = False,
 ) -> None:
     """The day's fairness report: who played unlike themselves, and on what evidence."""
-    with Engine(load_settings()) as engine:
+    with DuckDBEngine(load_settings()) as engine:
         flags, counts = readings.flagged(engine, day.date()), readings.verdicts(engine, day.date())
     if json:
         emit_json({"date": day.date(), "verdicts": counts, "flagged": records(flags)})

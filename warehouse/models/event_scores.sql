@@ -13,7 +13,7 @@ WITH history AS (
     FROM player_days
     WHERE event_date BETWEEN $baseline_day AND $last_day
     WINDOW baseline AS (
-        PARTITION BY player_id ORDER BY event_date - DATE '1970-01-01' RANGE BETWEEN $baseline_days PRECEDING AND 1 PRECEDING
+        PARTITION BY player_id ORDER BY date_diff('day', DATE '1970-01-01', event_date) RANGE BETWEEN $baseline_days PRECEDING AND 1 PRECEDING
     )
 ),
 scaled AS (
@@ -24,7 +24,7 @@ scaled AS (
 spread AS (
     SELECT
         *,
-        total / n AS mean,
+        total / nullif(n, 0) AS mean,
         CASE WHEN n > 1 THEN (total_sq - total * total / n) / (n - 1) END AS variance
     FROM scaled
     WHERE event_date >= $first_day

@@ -15,7 +15,7 @@ WITH judged AS (
         min(z) AS lowest,
         max(delta_xp) AS most_xp,
         min(delta_xp) AS least_xp,
-        list(event_id ORDER BY abs(z) DESC, event_id) FILTER (WHERE abs(z) > threshold) AS evidence
+        list(event_id ORDER BY -abs(z), event_id) FILTER (WHERE abs(z) > threshold) AS evidence
     FROM event_scores
     GROUP BY event_date, player_id, rule, version, threshold, n, mean, sd
 )
