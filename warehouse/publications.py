@@ -88,7 +88,7 @@ def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:
         "SELECT player_id, xp_total, level_after AS level, xp_to_next, event_date AS last_active FROM progression"
         " QUALIFY row_number() OVER (PARTITION BY player_id ORDER BY event_date DESC) = 1 ORDER BY player_id"
     )
-    latest = pl.DataFrame(pl.from_arrow(reader))
+    latest = pl.DataFrame(pl.from_arrow(reader.read_all()))
     with outlets.database.begin() as connection:
         insert = _insert(connection, PLAYER_PROGRESS)
         newer = insert.on_conflict_do_update(

@@ -94,4 +94,4 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
 
 
 def _frame(rows: pa.RecordBatchReader) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(rows))
+    return pl.DataFrame(pl.from_arrow(rows.read_all()))
