@@ -169,7 +169,7 @@ def read_leaderboard(engine: Engine, window: Window) -> pl.DataFrame:
     path = engine.lake.folder(LEADERBOARDS, window.partition) / PARTITION_FILE
     if not path.exists():
         return pl.DataFrame(schema=pl.Schema(LEADERBOARDS.schema))
-    board = pl.read_parquet(path, hive_partitioning=False)
+    board = pl.read_parquet(path, hive_partitioning=False, glob=False)
     board = board.with_columns(pl.lit(value).alias(name) for name, value in window.partition.items())
     return board.select(LEADERBOARDS.schema.names)
 

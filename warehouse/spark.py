@@ -7,6 +7,7 @@ writing, which stays with the lake.
 import os
 import re
 import shutil
+import socket
 import sys
 import warnings
 from pathlib import Path
@@ -26,6 +27,7 @@ from warehouse.tables import Table
 warnings.filterwarnings("ignore", category=FutureWarning, message="PySpark does not yet fully support pandas")
 
 try:
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]  # py4j has no types
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 except ImportError as error:
@@ -42,6 +44,7 @@ _SEMANTICS = {
     "spark.sql.jsonGenerator.ignoreNullFields": "false",
     "spark.sql.session.timeZone": "UTC",
 }
+CONNECT_PORT = 15002
 _GLOB = re.compile(r"([\\{}\[\]*?])")
 
 
@@ -121,7 +124,7 @@ class SparkEngine(Engine):
             self.bind_rows(name, table.schema.empty_table())
             return
         schema = ", ".join(f"`{c.name}` {_spark_type(c.sql_type)}" for c in table.columns)
-        reader = self.session.read.schema(schema).option("basePath", _literal(self.lake.root / table.name))
+        reader = self.session.read.schema(schema).option("basePath", str(self.lake.root / table.name))
         # Spark puts a partition's columns last; the contract has them first.
         reader.parquet(*map(_literal, files)).select(table.schema.names).createOrReplaceTempView(name)
 
@@ -135,6 +138,7 @@ def open_session(settings: Settings) -> SparkSession:
     Raises:
         SettingsError: Java is missing, or nothing answers at FAIRBOARD_SPARK_URL.
     """
+    _find_spark(settings.spark_url)
     builder: Any = SparkSession.builder
     try:
         if settings.spark_url.startswith("sc://"):
@@ -146,10 +150,11 @@ def open_session(settings: Settings) -> SparkSession:
             session = builder.config(map=_configuration(settings)).getOrCreate().newSession()
         for name, value in _SEMANTICS.items():
             session.conf.set(name, value)
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
+        reason = str(error).partition("\n\tat ")[0]
         raise SettingsError(
-            f"FAIRBOARD_SPARK_URL: Spark at {settings.spark_url} cannot be used: {error}. Nothing was computed. "
-            "Start it or correct the URL, or set FAIRBOARD_ENGINE=duckdb."
+            f"FAIRBOARD_SPARK_URL: Spark at {settings.spark_url} cannot be used: {reason}\nNothing was computed. "
+            "Correct that, or set FAIRBOARD_ENGINE=duckdb."
         ) from error
     return session
 
@@ -172,6 +177,25 @@ def _configuration(settings: Settings) -> dict[str, str]:
     if re.match(r"local|spark://(127\.0\.0\.1|localhost)\b", settings.spark_url):
         configuration |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     return configuration
+
+
+def _find_spark(url: str) -> None:
+    """Knock before Spark does: it tries for a minute, and Spark Connect for ten."""
+    if url.startswith("local"):
+        return
+    refused = []
+    for address in url.partition("://")[2].partition("/")[0].split(","):
+        host, _, port = address.partition(":")
+        try:
+            socket.create_connection((host, int(port or CONNECT_PORT)), timeout=5).close()
+        except (OSError, ValueError) as error:
+            refused.append(f"{address}: {error}")
+        else:
+            return
+    raise SettingsError(
+        f"FAIRBOARD_SPARK_URL: no Spark answers at {url} ({'; '.join(refused)}). Nothing was computed. "
+        "Start it or correct the URL, or set FAIRBOARD_ENGINE=duckdb."
+    )
 
 
 def _find_java() -> None:

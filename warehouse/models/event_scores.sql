@@ -1,5 +1,6 @@
 -- Each XP event of the range against its player's own trailing baseline, on the plain and on the log scale.
 -- A spread below 10⁻⁹ of the mean square is rounding, not spread: then z is 0, as the original rule has it.
+-- Logarithms are taken to 10⁻⁶, here as in the sums: their last bits are the C or Java library's.
 WITH history AS (
     SELECT
         event_date,
@@ -49,7 +50,7 @@ observed AS (
     FROM events
     WHERE type = 'progression' AND event_date BETWEEN $first_day AND $last_day
     UNION ALL
-    SELECT event_date, player_id, event_id, delta_xp, 'self_log', ln(delta_xp)
+    SELECT event_date, player_id, event_id, delta_xp, 'self_log', round(ln(delta_xp) * 1e6) / 1e6
     FROM events
     WHERE type = 'progression' AND delta_xp > 0 AND event_date BETWEEN $first_day AND $last_day
 )
