@@ -76,3 +76,7 @@ lock: .venv/dev ## resolve the dependencies anew
 
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.PHONY: java
+java: ## Java, for the tests of Spark
+	@deploy/system-package "Java 17 (for Spark)" openjdk-17-jre-headless "brew install openjdk@17" java -version

@@ -44,10 +44,10 @@ def column_schema(table: Table) -> dg.TableSchema:
 def table_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """One asset for each table that is folded."""
     partitions = daily_partitions(settings)
-    return [_table_asset(TABLES[name], partitions) for name in FOLDS]
+    return [_table_asset(TABLES[name], partitions, settings.engine) for name in FOLDS]
 
 
-def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+def _table_asset(table: Table, partitions: dg.PartitionsDefinition, kind: str) -> dg.AssetsDefinition:
     """A table's asset. `events` is landed by the ingest service: its materialization counts what came."""
 
     @dg.asset(
@@ -57,7 +57,7 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
         deps=upstream_tables(table.name),
         description=f"{table.doc}\n\nGrain: {table.grain}.\n\n```sql\n{model(table.name).sql}```",
         metadata={"dagster/column_schema": column_schema(table)},
-        kinds={"duckdb", "parquet"},
+        kinds={kind, "parquet"},
         # One pass over a range is what the folds are made for: a backfill of a year is one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
