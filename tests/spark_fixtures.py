@@ -80,17 +80,23 @@ def lake_files(settings: Settings) -> dict[str, bytes]:
     return {str(path.relative_to(settings.lake_dir)): path.read_bytes() for path in sorted(paths)}
 
 
-def materialize(settings: Settings) -> None:
-    """`fairboard materialize` of the game's days, as a process of its own."""
+def materialize(settings: Settings, *tables: str) -> None:
+    """`fairboard materialize` of the game's days, by default of every table, as a process of its own.
+
+    It has a spark-defaults.conf that fits so small a game.
+    """
+    (settings.data_dir / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 2\n", encoding="utf-8")
     command = [str(Path(sys.executable).parent / "fairboard"), "materialize"]
+    select = [option for table in tables for option in ("--select", table)]
     environment = {
         "FAIRBOARD_DATA_DIR": str(settings.data_dir),
         "FAIRBOARD_TIMEZONE": settings.timezone,
         "FAIRBOARD_ENGINE": settings.engine,
         "FAIRBOARD_SPARK_URL": settings.spark_url,
+        "SPARK_CONF_DIR": str(settings.data_dir),
     }
     done = subprocess.run(
-        [*command, "--from", str(GAME_DAYS.first), "--to", str(GAME_DAYS.last)],
+        [*command, "--from", str(GAME_DAYS.first), "--to", str(GAME_DAYS.last), *select],
         env=os.environ | JVM | environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

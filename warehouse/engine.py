@@ -167,7 +167,7 @@ class DuckDBEngine(Engine):
         self.connection = duckdb.connect(":memory:", config=config)
 
     def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
-        """See `Engine`. A reader ends where the next statement on this engine begins: read it to its end first."""
+        """See `Engine`. The next statement on this engine ends the reader, without a word: read it to its end first."""
         return self.connection.sql(sql, params=parameters).arrow()
 
     def bind_rows(self, name: str, rows: pa.Table) -> None:
