@@ -20,7 +20,7 @@ from warehouse.calendar import Calendar, Window, WindowKind
 from warehouse.errors import StoreUnavailable
 
 TOP = 100
-FRACTION = 2.0**-20  # a double has 53 bits: 33 for the XP, 20 for the order among equals
+FRACTION, EXACT_XP = 2.0**-20, 2**33  # a double has 53 bits: 33 for the XP, 20 for the order among equals
 EXPIRY = {
     WindowKind.DAILY: timedelta(days=2),
     WindowKind.WEEKLY: timedelta(days=14),
@@ -31,6 +31,7 @@ PROGRESS_EXPIRY = timedelta(days=7)
 PROGRESS_MARK = "progress:published_at"
 CHUNK = 5_000
 READINGS = 100
+ENTRY_COLUMNS = ["rank", "player_id", "xp", "previous_rank", "movement"]
 
 Client: TypeAlias = redis.Redis | redis.RedisCluster
 
@@ -121,9 +122,9 @@ def scores(xp: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     index = np.arange(len(xp))
     starts = np.concatenate(([True], xp[1:] != xp[:-1]))
     place = index - np.maximum.accumulate(np.where(starts, index, 0)) + 1
-    step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64)))
-    fraction = np.maximum(1.0 - place * step, 0.0)
-    return xp.astype(np.float64) + np.where(step < 1, fraction, 0.0)
+    big = np.abs(xp).max(initial=0) >= EXACT_XP
+    step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64))) if big else FRACTION
+    return xp + np.where(np.less(step, 1), np.maximum(1.0 - place * step, 0.0), 0.0)
 
 
 def read_board(client: Client, key: str, limit: int = TOP) -> Board | None:
@@ -188,8 +189,7 @@ def has_progress(client: Client) -> bool:
 
 def entries(board: pl.DataFrame) -> list[Entry]:
     """Rows of `leaderboards` as entries."""
-    columns = board.select("rank", "player_id", "xp", "previous_rank", "movement")
-    return [Entry(*row) for row in columns.iter_rows()]
+    return [Entry(*row) for row in board.select(ENTRY_COLUMNS).iter_rows()]
 
 
 def iso(ts: float) -> str:

