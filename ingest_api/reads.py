@@ -4,6 +4,7 @@ Redis is asked over a connection of its own, the warehouse in processes of its o
 What does not belong here: the shapes (`answers.py`), who may read (`access.py`).
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from ingest_api import answers
 from ingest_api.access import Access
 from ingest_api.answers import AroundQuery, FriendsQuery, PageQuery, WindowQuery
 from ingest_api.clients import Addresses
-from ingest_api.gate import Caller, Gate, Rate
+from ingest_api.gate import Gate, Rate
 from ingest_api.metrics import Metrics
 from ingest_api.problems import Problem
 from ingest_api.published import Board, Published
@@ -32,6 +33,7 @@ from ingest_api.questions import (
     Question,
     WhichBoard,
 )
+from ingest_api.read_limit import ReadLimit
 from ingest_api.readers import Found, Readers
 from ingest_api.redis_link import RedisError, RedisLink
 from ingest_api.request import Request
@@ -77,7 +79,7 @@ class Reads:
         self._published = Published(link, self._calendar)
         self._access = access
         self._metrics = metrics
-        self._gate = Gate(settings.rate_limit, settings.rate_window_s)
+        self._limit = ReadLimit(Gate(settings.rate_limit, settings.rate_window_s), link)
         self._addresses = Addresses(settings.trusted_proxies)
         self._readers = Readers(_ANSWERS_AT_ONCE, _ANSWERS_WAITING)
         self._streams = Readers(_STREAMS_AT_ONCE, _STREAMS_WAITING)
@@ -108,16 +110,23 @@ class Reads:
         Raises:
             Problem: there is none; it says why, and what to do.
         """
-        caller = self._access.reader(request)
-        planned = plan(request)
-        rated = self._ask_rate(caller, request)
+        address = self._addresses.client(request.address, request.headers.get(b"x-forwarded-for"))
+        reader = b"read:%b:%b" % (self._access.reader(request), address)
         try:
-            found, source = await self._ask_redis(planned), b"redis"
+            return await self._answer(request, plan(request), self._limit.check(reader))
         finally:
-            rate = await rated()
+            asyncio.get_running_loop().call_soon(self._limit.count, reader)  # behind the answer
+
+    def close(self) -> None:
+        """End the processes that read the warehouse."""
+        self._readers.close()
+        self._streams.close()
+
+    async def _answer(self, request: Request, planned: Plan, rate: Rate | None) -> Answer | None:
         rate_head = b"" if rate is None else rate.head()
         if isinstance(planned.question, AskWhole):
             return await self._stream(request, planned.question, rate_head)
+        found, source = await self._ask_redis(planned), b"redis"
         if found is None:
             self._metrics.add("fairboard_read_warehouse_total")
             found, source = await self._readers.ask(planned.question), b"warehouse"
@@ -128,11 +137,6 @@ class Reads:
         if tag in _known(request):
             return Answer(304, head, b"")
         return Answer(200, head, found.body)
-
-    def close(self) -> None:
-        """End the processes that read the warehouse."""
-        self._readers.close()
-        self._streams.close()
 
     # Plans, by route
 
@@ -246,30 +250,6 @@ class Reads:
             return await plan.published()
         except RedisError:
             return None
-
-    def _ask_rate(self, caller: bytes, request: Request) -> Callable[[], Awaitable[Rate | None]]:
-        """Count a read against its reader's limit, in the round trip of its first question. Without Redis there is no limit.
-
-        Raises:
-            Problem: 429 beyond it, when what this gives is awaited.
-        """
-        address = self._addresses.client(request.address, request.headers.get(b"x-forwarded-for"))
-        callers, now_s = [Caller(b"read:%b:%b" % (caller, address), None, b"", None)], time.time()
-        question, replies = self._gate.question(callers, now_s)
-        asked = self._link.ask(question, replies) if replies and self._link.up else None
-
-        async def rate() -> Rate | None:
-            if asked is None:
-                return None
-            try:
-                finding = self._gate.findings(callers, now_s, await asked)[0]
-            except RedisError:
-                return None
-            if finding.refusal is not None:
-                raise finding.refusal
-            return finding.rate
-
-        return rate
 
     async def _stream(self, request: Request, question: AskWhole, head: bytes) -> Answer | None:
         """Send a whole board from one file of the lake, as fast as the client reads it."""

@@ -86,7 +86,7 @@ def test_the_board_follows_what_is_published_and_costs_a_304_while_it_stands(pag
 def test_an_empty_board_and_a_service_that_is_away_are_said(page: Page, game: Game):
     with reading(game, FAIRBOARD_SEASONS="month", FAIRBOARD_LAKE_URL=str(game.settings.data_dir / "empty")) as started:
         page.goto(address(started, window="seasonal"))
-        expect(page.locator("#empty")).to_be_visible()
+        expect(page.locator("#empty")).to_be_visible(timeout=30_000)  # the reader has to start
         expect(page.locator("#top")).to_be_hidden()
     expect(page.locator("#trouble")).to_contain_text(f"does not answer at {started.url}", timeout=15_000)
 
