@@ -37,6 +37,7 @@ def _publish(connection: Any) -> None:
     board = Board(meta, [Entry(1, "ann", 30, 2, 1), Entry(2, "bob", 20, 1, -1)])
     connection.set("lb:all:alltime:top", msgspec.json.encode(board))
     connection.zadd("lb:all:alltime", {"ann": 30.5, "bob": 20.5})
+    connection.hset("{lb:all:alltime}:revision", "revision", 1)
     connection.hset("player:ann b:progress", mapping={"xp": 30, "level": 2, "xp_to_next": "", "updated_at": "now"})
 
 
