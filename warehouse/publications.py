@@ -118,25 +118,24 @@ def suspicious_events(engine: Engine, outlets: Outlets, days: Days) -> int:
 
 def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
     """The closed windows of the range: a revision of each whose ranks or XP changed, and the top of its board. Rows written."""
+    engine.lake.sweep(LEADERBOARD_REVISIONS)
+    folded, waiting = folded_days(engine), revisions.waiting_days(engine)
+    closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
     written = 0
-    with engine.lake.lock(LEADERBOARD_REVISIONS.name):
-        engine.lake.sweep(LEADERBOARD_REVISIONS)
-        folded, waiting = folded_days(engine), revisions.waiting_days(engine)
-        closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
-        for start in range(0, len(closed), WINDOWS):
-            staged: list[Staged] = []
-            with outlets.database.begin() as connection:
-                for window in closed[start : start + WINDOWS]:
-                    known = revisions.history(connection, window)
-                    if not known and any(day in window.days for day in waiting):
-                        continue
-                    board = read_leaderboard(engine, window)
-                    written += _snapshot(connection, window, board)
-                    changed = revisions.changes(engine.lake, window, known, board)
-                    if changed.height:
-                        record = partial(revisions.record, watermark=_watermark(engine, board), folded=folded, now=outlets.now)
-                        staged.append(record(engine, connection, window, known, board, changed))
-                engine.lake.commit(staged)
+    for start in range(0, len(closed), WINDOWS):
+        staged: list[Staged] = []
+        with outlets.database.begin() as connection:
+            for window in closed[start : start + WINDOWS]:
+                known = revisions.history(connection, window)
+                if not known and any(day in window.days for day in waiting):
+                    continue
+                board = read_leaderboard(engine, window)
+                written += _snapshot(connection, window, board)
+                changed = revisions.changes(engine.lake, window, known, board)
+                if changed.height:
+                    record = partial(revisions.record, watermark=_watermark(engine, board), folded=folded, now=outlets.now)
+                    staged.append(record(engine, connection, window, known, board, changed))
+            engine.lake.commit(staged)
     return written
 
 
@@ -169,14 +168,15 @@ PUBLISHED: dict[str, Callable[[Engine, Outlets, Days], int]] = {
 
 
 def publish(engine: Engine, outlets: Outlets, name: str, days: Days) -> Published:
-    """Run one publication over the range.
+    """Run one publication over the range. Two processes at it take turns: each replaces what it finds.
 
     Raises:
         StoreUnavailable: Redis or the database refused; what was there before stays.
     """
     started = perf_counter()
     try:
-        rows = PUBLISHED[name](engine, outlets, days)
+        with engine.lake.lock(name):
+            rows = PUBLISHED[name](engine, outlets, days)
     except (redis.RedisError, sa.exc.SQLAlchemyError) as error:
         raise StoreUnavailable(
             f"{name} of {days} was not published: {error}. What was published before stays; publish again when that is mended."

@@ -146,7 +146,7 @@ def record(
     """Note the revision after those known; its file, to be committed before the rows are.
 
     `changed` comes from `changes`, `folded` from `folded_days`; `watermark` is the newest event counted, `now` the time of
-    publication (s since the epoch). For the holder of the lake's lock of `leaderboard_revisions`.
+    publication (s since the epoch). For one publisher at a time.
     """
     causes, cause = pl.DataFrame(schema=CAUSES), "first publication"
     folded = {day: folded[day] for day in map(str, window.days) if day in folded}
