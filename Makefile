@@ -76,3 +76,7 @@ lock: .venv/dev ## resolve the dependencies anew
 
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.PHONY: bench-size
+bench-size: setup-dev ## how small events are on disk, and what reading and writing them costs
+	python benchmarks/warehouse_size.py
