@@ -147,6 +147,10 @@ class TestRules:
         ]
         assert len(row(rows, "bot", "regularity")["evidence"]) == 10
 
+    def test_a_burst_within_seconds_is_no_rhythm(self, settings: Settings, land: Land):
+        land([*crowd(each=40), *today("flush", *[100] * 60, every_s=1)])
+        assert row(judged(settings), "flush", "regularity")["verdict"] == "insufficient data"
+
     def test_an_impossible_kill_is_found_even_after_a_patch_made_all_bosses_weaker(self, settings: Settings, land: Land):
         rng = np.random.default_rng(2)
         times = [

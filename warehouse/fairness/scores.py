@@ -5,6 +5,7 @@ measure; `z` and `p` are NULL where the data do not suffice. All tests are one-s
 here: correction for many tests, verdicts (`suspicion.py`).
 """
 
+import math
 from collections.abc import Callable
 
 import polars as pl
@@ -36,6 +37,7 @@ COHORT_FREEDOM = 10.0  # degrees of freedom: a MAD tells the middle of a cohort,
 NEWCOMERS = -1
 SMALLEST_VARIANCE = 1e-4  # of ln XP: below 1 % of spread lies the rounding of the sums
 EVEN_FLOOR = 0.01  # `ts` has whole seconds: a spread of ln s below 1 % is rounding
+MIN_PACE_S = 5.0  # nearer together, whole seconds make any rhythm even: a client that sends its events in one burst is no bot
 
 Frame = pl.DataFrame
 MinN = dict[str, int]
@@ -121,7 +123,8 @@ def _regularity(sums: Frame, min_n: MinN) -> Frame:
     """The spread (sd of ln) of the intervals between events, against everybody's that day: a person's are never even."""
     n = pl.col("gaps")
     variance = (pl.col("gap_log_sum_sq") - pl.col("gap_log_sum") ** 2 / n) / (n - 1)
-    timed = sums.filter(n > 0).with_columns(enough=n >= min_n["regularity"])
+    paced = pl.col("gap_log_sum") >= n * math.log(MIN_PACE_S)
+    timed = sums.filter(n > 0).with_columns(enough=(n >= min_n["regularity"]) & paced)
     timed = timed.with_columns(evenness=pl.when(pl.col("enough")).then(-variance.clip(EVEN_FLOOR**2).sqrt().log()))
     timed = timed.with_columns(robust_z("evenness", ["event_date", "enough"]))
     timed = timed.with_columns(p=normal_tail(timed["z"]))
