@@ -1,10 +1,11 @@
 -- A day's events, folded once.
 -- Sums of XP are taken as DECIMAL and saturate at 64 bits: two absurd events must not stop the day of everyone else.
+-- What fits 64 bits stays BIGINT (x, 2^31 at most, and its square): DECIMAL doubles the time of a sum.
 WITH scored AS (
     SELECT
         *,
         CASE WHEN type = 'progression' THEN delta_xp END AS moved,
-        CASE WHEN type = 'progression' THEN CAST(greatest(least(delta_xp, 2147483647), -2147483647) AS DECIMAL(38, 0)) END AS x,
+        CASE WHEN type = 'progression' THEN greatest(least(delta_xp, 2147483647), -2147483647) END AS x,
         CASE WHEN type = 'progression' AND delta_xp > 0 THEN ln(delta_xp) END AS log_x
     FROM events
     WHERE event_date BETWEEN $first_day AND $last_day
@@ -21,8 +22,8 @@ SELECT
     count(moved) AS xp_events,
     min(CASE WHEN moved IS NOT NULL THEN ts END) AS xp_first_ts,
     max(CASE WHEN moved <> 0 THEN ts END) AS xp_changed_ts,
-    coalesce(sum(x), 0) AS xp_sum,
-    coalesce(sum(CAST(CAST(x AS BIGINT) * CAST(x AS BIGINT) AS DECIMAL(38, 0))), 0) AS xp_sum_sq,
+    CAST(coalesce(sum(x), 0) AS DECIMAL(38, 0)) AS xp_sum,
+    coalesce(sum(CAST(x * x AS DECIMAL(38, 0))), 0) AS xp_sum_sq,
     count(log_x) AS gain_events,
     CAST(coalesce(sum(CAST(round(log_x * 1e6) AS BIGINT)), 0) AS BIGINT) AS log_sum_e6,
     CAST(coalesce(sum(CAST(round(log_x * log_x * 1e6) AS BIGINT)), 0) AS BIGINT) AS log_sum_sq_e6,
