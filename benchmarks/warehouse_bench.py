@@ -247,10 +247,10 @@ def run(command: list[str], environment: dict[str, str]) -> None:
 
 
 def bounded_memory(bench: Bench) -> None:
-    """100 million events in one day to `player_days`, with 4 GB and with what the machine has."""
+    """100 million events in one day to all tables, with 4 GB (as much less as `--scale` says) and with what the machine has."""
     with folding_in(bench, bench.data.huge_day(), "huge") as settings:
         costs, answers = [], []
-        for limit in ("4GB", None):
+        for limit in (f"{round(4096 * bench.data.scale)}MiB", None):
             limited = settings.model_copy(update={"memory_limit": limit})
             costs.append(cost(lambda: materialize(limited, TODAY)))  # noqa: B023 - called at once
             answers.append(engine_answers(settings, TODAY))
