@@ -1,6 +1,7 @@
 -- A day's events, folded once.
 -- Sums of XP are taken as DECIMAL and saturate at 64 bits: two absurd events must not stop the day of everyone else.
 -- What fits 64 bits stays BIGINT (x, 2^31 at most, and its square): DECIMAL doubles the time of a sum.
+-- Minutes are told apart in a list of each player's: count(DISTINCT) hashes every player_id again and took 70 % longer in all.
 WITH scored AS (
     SELECT
         *,
@@ -16,7 +17,7 @@ SELECT
     count(*) AS events,
     min(ts) AS first_ts,
     max(ts) AS last_ts,
-    count(DISTINCT ts // 60) AS active_minutes,
+    array_length(array_distinct(array_agg(ts // 60))) AS active_minutes,
     CAST(greatest(least(coalesce(sum(CAST(moved AS DECIMAL(38, 0))), 0), 9223372036854775807), -9223372036854775807) AS BIGINT)
         AS xp,
     count(moved) AS xp_events,
