@@ -67,7 +67,7 @@ def _seal_what_is_left(settings: Settings) -> None:
     """Seal once more where a sealer that was just dead, or just starting, could not do it at the end."""
     if any(journal_dir(settings).glob("[0-9]*/*")):
         command = [sys.executable, "-m", "ingest_api.sealer", "once"]
-        subprocess.run(command, env=settings_environment(settings), process_group=0, check=False)  # noqa: S603
+        subprocess.run(command, env=settings_environment(settings), process_group=0, check=False)  # noqa: S603 - our own
 
 
 class _Child:

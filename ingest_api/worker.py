@@ -67,7 +67,7 @@ class Worker:
         self._link.keep()
         self._tick()
         server = await self._loop.create_server(lambda: Connection(self._app), host, port, reuse_port=True, backlog=_BACKLOG)
-        # What is loaded by now stays: a full collection that walked over it all held every request up by 40 ms, once a second.
+        # What is loaded by now stays: a full collection that walked over it all held every request up by some 40 ms.
         gc.collect()
         gc.freeze()
         log.info("worker.started", slot=self._slot.name, pid=os.getpid())

@@ -246,9 +246,8 @@ def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_seale
             assert status != "500"
             connection.connection_lost(None)
 
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR)
-        )  # a line per refusal is the rest
+        # The rest is a line per refusal.
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
         try:
             attack()
         finally:

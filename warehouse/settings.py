@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         "", description="Signing keys, `id:secret` separated by commas; an id may stand there more than once."
     )
     seal_after_s: float = Field(5, gt=0, le=3600, description="Age, in seconds, at which journaled events become Parquet.")
-    # Above 32 MiB glibc gives a buffer back after every use: faulting it in again cost a sixth of the sealing.
+    # Above 32 MiB glibc gives a buffer back after every use: faulting it in again cost a seventh of the sealing.
     segment_mb: int = Field(24, ge=1, le=1024, description="Size, in MiB of unpacked bodies, at which they do so earlier.")
     rate_limit: int = Field(60_000, ge=0, description="Requests per key, address and window; 0 switches the limit off.")
     rate_window_s: int = Field(60, ge=1, le=3600, description="Length of the rate limit's sliding window, in seconds.")

@@ -41,7 +41,8 @@ class Column:
 class Table:
     """One table of the lake.
 
-    `partition` names the columns that are folders (Hive style) and not in the files; `sort` is the order inside a file.
+    `partition` names the columns that are folders (Hive style) and not in the files; `sort` is the order inside a file
+    that a fold writes; the files of `events` stand in the order in which the events came.
     """
 
     name: str
