@@ -22,7 +22,7 @@ up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard 
 down: ## stop what `make up` left, if it was killed
 	@deploy/stop $(DATA)
 
-test: setup-dev chromium languages ## every test
+test: setup-dev chromium postgresql languages ## every test
 	pytest
 
 fuzz: setup-dev ## 100,000 generated requests against the ingest service, counted by their answer
@@ -84,3 +84,21 @@ lock: .venv/dev ## resolve the dependencies anew
 
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.PHONY: bench-warehouse bench-leaderboards bench-freshness bench-size
+bench-warehouse: setup-dev ## the warehouse beside DuckDB by hand, pandas, Spark and dbt (PEERS= an environment with those three)
+	python benchmarks/warehouse_bench.py $(if $(PEERS),--peers $(PEERS))
+
+bench-leaderboards: setup-dev ## boards into Redis and the read API beside raw Redis, and what readers see (needs redis-cli, wrk)
+	python benchmarks/leaderboards_bench.py
+	python benchmarks/reads_bench.py
+
+bench-freshness: setup-dev ## from a 202 to the score in Redis, with everything running
+	python benchmarks/freshness_bench.py
+
+bench-size: setup-dev ## how small events are on disk, and what reading and writing them costs
+	python benchmarks/warehouse_size.py
+
+.PHONY: postgresql
+postgresql: .venv/dev
+	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"

@@ -1,30 +1,27 @@
-"""Checks of what was written, made from the tables' contract; they block what lies downstream."""
+"""The tables' checks (`warehouse.checks`) as Dagster's: run in the step that wrote, over what it wrote, on its DuckDB.
+
+They block: where one fails, nothing downstream is computed or published.
+"""
 
 import dagster as dg
 
+from warehouse.calendar import Days
+from warehouse.checks import checks_of, faults
 from warehouse.engine import Engine
-from warehouse.settings import Settings
-from warehouse.tables import FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, Table
+from warehouse.tables import Table
 
 
-def table_checks() -> list[dg.AssetChecksDefinition]:
-    """The checks of every folded table."""
-    return [_key_check(table) for table in (PLAYER_DAYS, PROGRESSION, LEADERBOARDS, FAIRNESS)]
+def check_specs(table: Table) -> list[dg.AssetCheckSpec]:
+    """The checks that a table's asset promises."""
+    return [dg.AssetCheckSpec(c.name, asset=table.name, blocking=True, description=c.about) for c in checks_of(table)]
 
 
-def _key_check(table: Table) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=table.name,
-        name="keys_unique",
-        blocking=True,
-        description=f"No two rows share {', '.join(table.key)}.",
+def check_results(engine: Engine, table: Table, days: Days) -> list[dg.AssetCheckResult]:
+    """What the checks say of the partitions of those days."""
+    return [_result(check.name, faults(check, engine, table, days)) for check in checks_of(table)]
+
+
+def _result(name: str, found: list[str]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=name, passed=not found, metadata={"faults": dg.JsonMetadataValue(found)} if found else {}
     )
-    def keys_unique(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        with Engine(settings) as engine:
-            engine.bind(table)
-            key = ", ".join(table.key)
-            repeated = engine.connection.sql(f"SELECT {key} FROM {table.name} GROUP BY {key} HAVING count(*) > 1 LIMIT 5")  # noqa: S608
-            found = repeated.fetchall()
-        return dg.AssetCheckResult(passed=not found, metadata={"repeated keys": str(found)} if found else {})
-
-    return keys_unique

@@ -8,10 +8,15 @@ from warehouse.tables import Table
 
 _ROWS = {
     "player_days": "SELECT player_id, events, xp, active_minutes FROM player_days ORDER BY xp DESC LIMIT 5",
+    "player_months": "SELECT player_id, active_days, xp, boss_kills FROM player_months"
+    " WHERE month_start = (SELECT max(month_start) FROM player_months) ORDER BY xp DESC LIMIT 5",
+    "activity_days": "SELECT type, activity, boss_id, item_id, events, players, xp FROM activity_days"
+    " ORDER BY events DESC LIMIT 10",
     "progression": "SELECT player_id, xp_gained, xp_total, level_before, level_after FROM progression"
     " ORDER BY level_ups DESC, xp_gained DESC LIMIT 5",
     "leaderboards": "SELECT window_kind, rank, player_id, xp, movement FROM leaderboards"
     " WHERE rank <= 3 AND as_of = (SELECT max(as_of) FROM leaderboards) ORDER BY window_kind, rank",
+    "daily_metrics": "SELECT metric, value FROM daily_metrics WHERE subject = '' ORDER BY metric",
     "fairness": "SELECT player_id, rule, round(z, 1) AS z, observed_xp, round(baseline_mean, 1) AS baseline_mean,"
     " baseline_events, flagged_events FROM fairness WHERE verdict = 'flagged' ORDER BY abs(z) DESC LIMIT 10",
 }

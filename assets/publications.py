@@ -4,7 +4,8 @@ import dagster as dg
 
 from assets.tables import daily_partitions, days_of
 from warehouse.engine import Engine
-from warehouse.publications import PUBLISHED, Outlets, publish
+from warehouse.outlets import Outlets
+from warehouse.publications import PUBLISHED, publish
 from warehouse.settings import Settings
 
 GROUP = "publications"

@@ -3,12 +3,16 @@
 What belongs here: names, partitions, dependencies, metadata. What does not: how a table is computed (`warehouse.folds`).
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 
+from assets.checks import check_results, check_specs
 from assets.previews import preview
 from warehouse.calendar import Days
-from warehouse.engine import Engine, model, upstream_tables
-from warehouse.folds import FOLDS, Folded, fold
+from warehouse.engine import Engine, model
+from warehouse.folds import AFTER, FOLDS, Folded, fold
+from warehouse.lineage import column_lineage, upstream_tables
 from warehouse.settings import Settings
 from warehouse.tables import TABLES, Table
 
@@ -41,6 +45,17 @@ def column_schema(table: Table) -> dg.TableSchema:
     )
 
 
+def table_lineage(table: Table) -> dg.TableColumnLineage:
+    """Which columns of the assets upstream each column comes from."""
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(asset_key=upstream, column_name=source) for upstream, source in sources]
+            for column, sources in column_lineage(table.name).items()
+            if sources
+        }
+    )
+
+
 def table_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """One asset for each table that is folded."""
     partitions = daily_partitions(settings)
@@ -49,23 +64,31 @@ def table_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     """A table's asset. `events` is landed by the ingest service: its materialization counts what came."""
+    # Dagster's UI draws the lineage of the last materialization, its API gives the definition's.
+    lineage = {"dagster/column_lineage": table_lineage(table)}
 
     @dg.asset(
         name=table.name,
         group_name=GROUP,
         partitions_def=partitions,
-        deps=upstream_tables(table.name),
+        deps=[*upstream_tables(table.name), *AFTER.get(table.name, [])],
         description=f"{table.doc}\n\nGrain: {table.grain}.\n\n```sql\n{model(table.name).sql}```",
-        metadata={"dagster/column_schema": column_schema(table)},
+        metadata={"dagster/column_schema": column_schema(table), **lineage},
         kinds={"duckdb", "parquet"},
+        check_specs=check_specs(table),
         # One pass over a range is what the folds are made for: a backfill of a year is one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def table_asset(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+    def table_asset(
+        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+    ) -> Iterator[dg.MaterializeResult[None]]:
         with Engine(settings) as engine:
             days = days_of(context)
             folded = fold(engine, table.name, days)
-            return dg.MaterializeResult(metadata={**_metadata(folded), **preview(engine, table, days)})
+            yield dg.MaterializeResult(
+                metadata={**_metadata(folded), **lineage, **preview(engine, table, days)},
+                check_results=check_results(engine, table, folded.days),
+            )
 
     return table_asset
 

@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 PAGES = (
     ("overview", "Overview", ":material/monitoring:"),
     ("progression", "Progression", ":material/trending_up:"),
+    ("metrics", "Metrics", ":material/query_stats:"),
     ("fairness", "Fairness", ":material/balance:"),
     ("leaderboards", "Leaderboards", ":material/leaderboard:"),
     ("sql", "SQL", ":material/database:"),

@@ -13,7 +13,15 @@ import streamlit as st
 
 from warehouse.tables import LEADERBOARDS, Column, Table
 
-_LABELS = {"z": "z", "ts": "time", "observed_xp": "strongest event", "baseline_sd": "baseline spread", "delta_xp": "XP"}
+_LABELS = {
+    "z": "z",
+    "ts": "time",
+    "observed_xp": "strongest event",
+    "baseline_sd": "baseline spread",
+    "delta_xp": "XP",
+    "duration_median_ms": "median, ms",
+    "duration_p90_ms": "p90, ms",
+}
 
 _MOVEMENT = next(column for column in LEADERBOARDS.columns if column.name == "movement")
 
@@ -38,8 +46,13 @@ def column_config(table: Table, zone: ZoneInfo | None = None) -> dict[str, Any]:
     return {column.name: _config(column, zone) for column in table.columns}
 
 
-def _config(column: Column, zone: ZoneInfo | None) -> Any:
-    heading, text = label(column.name), help_of(column)
+def renamed(table: Table, name: str, heading: str) -> Any:
+    """A column under another heading, with the contract's help."""
+    return _config(next(column for column in table.columns if column.name == name), None, heading)
+
+
+def _config(column: Column, zone: ZoneInfo | None, heading: str = "") -> Any:
+    heading, text = heading or label(column.name), help_of(column)
     if _is_time(column.name):
         return st.column_config.DatetimeColumn(heading, help=f"{column.doc} ({zone})", format="YYYY-MM-DD HH:mm:ss")
     if pa.types.is_integer(column.type):

@@ -15,16 +15,29 @@ import duckdb
 import polars as pl
 import streamlit as st
 
-from warehouse.calendar import Days
+from warehouse.calendar import Calendar, Days, Window, WindowKind
+from warehouse.database import reading
 from warehouse.engine import Engine, scan
 from warehouse.folds import BASELINE_DAYS, bind_event_scores, stale_days
 from warehouse.lake import Keys, Lake
+from warehouse.revisions import Revision, diff, history
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, Table
+from warehouse.tables import (
+    ACTIVITY_DAYS,
+    DAILY_METRICS,
+    EVENTS,
+    FAIRNESS,
+    LEADERBOARDS,
+    PLAYER_DAYS,
+    PROGRESSION,
+    REJECTS,
+    Table,
+)
 
 LISTING_TTL_S = 5
 ANSWER_TTL_S = 600
 TOP = 100
+SHOWN_ACTIVITIES = 5  # as many as the theme has colours
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +294,98 @@ def rank_of(settings: Settings, board: Board, player: str) -> int | None:
     return rows["rank"][0] if rows.height else None
 
 
+def window_of(settings: Settings, board: Board) -> Window:
+    """The window that a board is of."""
+    return Calendar.of(settings).window_at(WindowKind(board.window), board.start)
+
+
+@st.cache_data(ttl=LISTING_TTL_S, max_entries=64, show_spinner=False, hash_funcs={Window: repr})
+def revisions(_settings: Settings, root: str, window: Window) -> list[Revision]:  # noqa: ARG001 (`root` is part of the key)
+    """What a closed board was published with, the newest first; of a running one nothing."""
+    with reading(_settings) as connection:
+        return history(connection, window)
+
+
+@st.cache_data(ttl=ANSWER_TTL_S, max_entries=64, show_spinner="Comparing the boards …", hash_funcs={Window: repr})
+def revision_diff(_settings: Settings, root: str, window: Window, revision: int) -> pl.DataFrame:  # noqa: ARG001 (as above)
+    """Who differs from the revision before, the first `TOP`, with the columns of `warehouse.revisions.diff`."""
+    with reading(_settings) as connection:
+        return diff(Lake(_settings.lake_dir, _settings.timezone), connection, window, revision).head(TOP)
+
+
 def whole_board(settings: Settings, board: Board) -> bytes:
     """The whole board as CSV: made when somebody asks for it."""
     return ranks(settings, board, 1, 2**62).write_csv().encode()
+
+
+# Metrics
+
+
+def metrics(settings: Settings, names: list[str], days: Days) -> pl.DataFrame:
+    """The game's metrics of those names: event_date, metric, value."""
+    sql = (
+        "SELECT event_date, metric, value FROM daily_metrics WHERE subject = '' AND list_contains($names, metric)"
+        " ORDER BY event_date, metric"
+    )
+    return _over_days(settings, sql, DAILY_METRICS, days, names=names)
+
+
+def retention(settings: Settings, days: Days) -> pl.DataFrame:
+    """Of cohorts whose first day is in the range, as far as it is known: cohort, n (days since), players, returned, value."""
+    sql = (
+        "SELECT CAST(event_date - CAST(subject AS INTEGER) AS DATE) AS cohort, CAST(subject AS INTEGER) AS n,"
+        " denominator AS players, numerator AS returned, value FROM daily_metrics"
+        " WHERE metric = 'retention' AND event_date - CAST(subject AS INTEGER) >= $first ORDER BY cohort, n"
+    )
+    return _over_days(settings, sql, DAILY_METRICS, days, first=days.first)
+
+
+def levels(settings: Settings, day: date) -> pl.DataFrame:
+    """The day by level: level, players (at its end), level_ups, days_to_level."""
+    columns = ", ".join(
+        f"CAST(max(numerator) FILTER (WHERE metric = '{metric}') AS BIGINT) AS {name}"
+        for metric, name in (("players_at_level", "players"), ("level_ups", "level_ups"), ("days_to_level", "days_to_level"))
+    )
+    sql = (
+        f"SELECT CAST(subject AS INTEGER) AS level, {columns} FROM daily_metrics"  # noqa: S608 - our own names
+        " WHERE metric IN ('players_at_level', 'level_ups', 'days_to_level') GROUP BY level ORDER BY level"
+    )
+    return _over_days(settings, sql, DAILY_METRICS, Days(day, day))
+
+
+def xp_by_activity(settings: Settings, days: Days) -> pl.DataFrame:
+    """XP by day and activity, the biggest first and the small ones as `other`: event_date, activity, place, xp, events."""
+    sql = """
+        WITH ranked AS (
+            SELECT activity, row_number() OVER (ORDER BY sum(xp) DESC, activity) AS place
+            FROM activity_days WHERE type = 'progression' GROUP BY activity
+        )
+        SELECT event_date, CASE WHEN place <= $shown THEN activity ELSE 'other' END AS activity, min(place) AS place,
+            CAST(sum(xp) AS DOUBLE) AS xp, CAST(sum(events) AS BIGINT) AS events
+        FROM activity_days JOIN ranked USING (activity) WHERE type = 'progression'
+        GROUP BY event_date, CASE WHEN place <= $shown THEN activity ELSE 'other' END ORDER BY event_date, place
+    """
+    return _over_days(settings, sql, ACTIVITY_DAYS, days, shown=SHOWN_ACTIVITIES)
+
+
+def kills(settings: Settings, day: date) -> pl.DataFrame:
+    """The rows of `activity_days` about kills, by boss, difficulty and party; the most frequent `TOP` groups."""
+    sql = (
+        "SELECT * FROM (SELECT * FROM activity_days WHERE type = 'boss_kill' ORDER BY events DESC, boss_id LIMIT $limit)"
+        " ORDER BY boss_id, difficulty, party_size"
+    )
+    return _over_days(settings, sql, ACTIVITY_DAYS, Days(day, day), limit=TOP)
+
+
+def drop_rates(settings: Settings, days: Days) -> pl.DataFrame:
+    """Drops per kill over those days: boss_id, item_id, rarity, events (drops), kills, rate; the most frequent `TOP`."""
+    sql = """
+        WITH kills AS (
+            SELECT boss_id, sum(events) AS kills FROM activity_days WHERE type = 'boss_kill' AND boss_id <> '' GROUP BY boss_id
+        )
+        SELECT boss_id, item_id, rarity, CAST(sum(events) AS BIGINT) AS events, CAST(any_value(kills) AS BIGINT) AS kills,
+            sum(events) / any_value(kills) AS rate
+        FROM activity_days JOIN kills USING (boss_id) WHERE type = 'drop_claimed'
+        GROUP BY ALL ORDER BY events DESC, boss_id, item_id, rarity LIMIT $limit
+    """
+    return _over_days(settings, sql, ACTIVITY_DAYS, days, limit=TOP)

@@ -3,17 +3,19 @@
 What does not belong here: bytes on sockets (`connection.py`), and anything that could be wrong without HTTP.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
+from logging import ERROR, INFO
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
+from ingest_api.access import PREFLIGHT, Access
 from ingest_api.bodies import MAX_RAW_BYTES
-from ingest_api.connection import Connection, Request
 from ingest_api.group import Group, Outcome, Waiting
 from ingest_api.health import readiness
 from ingest_api.intake import Intake, is_name
@@ -21,17 +23,17 @@ from ingest_api.metrics import Metrics, exposition
 from ingest_api.openapi import openapi_document
 from ingest_api.pressure import Pressure
 from ingest_api.problems import Problem
-from ingest_api.reads import Reads
+from ingest_api.reads import Answer, Plan, Reads
 from ingest_api.redis_link import RedisLink
+from ingest_api.request import ClientGone, Request
 from warehouse.settings import Settings
 
 if TYPE_CHECKING:
-    import asyncio
+    from ingest_api.connection import Connection
 
 _JSON: Final = b"content-type: application/json\r\n"
 _PROBLEM: Final = b"content-type: application/problem+json\r\n"
 _METRICS: Final = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
-_PLAYERS, _PROGRESS = b"/players/", b"/progress"
 _INTAKE: Final = (b"/events", b"/events/batch")
 
 log = structlog.get_logger(__name__)
@@ -43,7 +45,15 @@ class App:
     max_body_bytes = MAX_RAW_BYTES
 
     def __init__(
-        self, settings: Settings, intake: Intake, group: Group, link: RedisLink, pressure: Pressure, metrics: Metrics
+        self,
+        settings: Settings,
+        intake: Intake,
+        group: Group,
+        link: RedisLink,
+        pressure: Pressure,
+        metrics: Metrics,
+        access: Access,
+        reads: Reads,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -59,9 +69,10 @@ class App:
             b"/readyz": self._readyz,
             b"/metrics": self._metrics_page,
             b"/openapi.json": self._openapi,
-            b"/leaderboard": self._leaderboard,
         }
-        self._reads = Reads(settings)
+        self._access = access
+        self._reads = reads
+        self._reading: set[asyncio.Task[Answer | None]] = set()
         self.connections: set[Connection] = set()
         self.body_bytes = 0
         self.date = b""
@@ -121,13 +132,17 @@ class App:
     def _page(self, request: Request) -> None:
         if request.path in _INTAKE:
             raise Problem(405, "method", f"{request.path.decode()} takes POST.", headers=(("allow", "POST"),))
-        page = self._pages.get(request.path)
-        if page is None and request.path.startswith(_PLAYERS) and request.path.endswith(_PROGRESS):
-            page = self._progress
+        plan = self._reads.route(request.path)
+        page = partial(self._read, plan) if plan is not None else self._pages.get(request.path)
         if page is None:
             raise Problem(404, "not-found", "Nothing answers to this path here; /openapi.json lists what does.")
+        if plan is not None:
+            request.common = self._access.cors(request)
+            if request.method == b"OPTIONS":
+                self._answer(request, 204, PREFLIGHT if request.common else b"", b"")
+                return
         if request.method != b"GET":
-            raise Problem(405, "method", f"{request.path.decode()} takes GET.", headers=(("allow", "GET"),))
+            raise Problem(405, "method", f"{request.path.decode('latin-1')} takes GET.", headers=(("allow", "GET"),))
         page(request)
 
     def _healthz(self, request: Request) -> None:
@@ -143,24 +158,31 @@ class App:
     def _openapi(self, request: Request) -> None:
         self._answer(request, 200, _JSON, openapi_document())
 
-    def _leaderboard(self, request: Request) -> None:
-        self._read(request, partial(self._reads.leaderboard, request.query.decode("latin-1")))
+    def _read(self, plan: Callable[[Request], Plan], request: Request) -> None:
+        task = asyncio.get_running_loop().create_task(self._reads.answer(request, plan))
+        self._reading.add(task)
+        task.add_done_callback(partial(self._have_read, request))
 
-    def _progress(self, request: Request) -> None:
-        name = request.path[len(_PLAYERS) : -len(_PROGRESS)].decode("latin-1")
-        self._read(request, partial(self._reads.progress, name))
-
-    def _read(self, request: Request, read: Callable[[], bytes]) -> None:
-        self._reads.later(read).add_done_callback(partial(self._have_read, request))
-
-    def _have_read(self, request: Request, page: "asyncio.Future[bytes]") -> None:
-        error = page.exception()
-        if error is None:
-            self._answer(request, 200, _JSON, page.result())
+    def _have_read(self, request: Request, task: "asyncio.Task[Answer | None]") -> None:
+        self._reading.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and request.begun:
+            log.log(
+                INFO if isinstance(error, ClientGone) else ERROR,
+                "stream.cut",
+                request_id=request.id.decode(),
+                reason=str(error),
+            )
         elif isinstance(error, Problem):
             self._refuse(request, error)
-        else:
+        elif error is not None and not isinstance(error, ClientGone):
             self._fault(request, error)
+        elif (answer := task.result()) is not None:
+            self._answer(request, *answer)
+        else:
+            self._metrics.answered(200)
 
     def _answer(self, request: Request, status: int, head: bytes, body: bytes) -> None:
         self._metrics.answered(status)

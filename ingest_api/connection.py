@@ -7,12 +7,13 @@ What does not belong here: what a request means (`app.py`).
 import asyncio
 import time
 from collections import deque
-from http import HTTPStatus
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 import httptools
 
 from ingest_api.problems import Problem
+from ingest_api.request import ClientGone, Request
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_BODIES_BYTES: Final = 128 * 1024 * 1024
@@ -20,8 +21,6 @@ MESSAGE_WITHIN_S: Final = 20.0
 _IDLE_WITHIN_S: Final = 75.0
 _MAX_OPEN: Final = 128  # answers outstanding on one connection before it is not read any further
 _DISCARD_BYTES: Final = 16 * 1024 * 1024  # read of a refused body, so that its sender gets to read the refusal
-
-_LINES: Final = {int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class Handler(Protocol):
@@ -42,29 +41,6 @@ class Handler(Protocol):
         """Answer a request that cannot be read."""
 
 
-class Request:
-    """One request and the way back. Header names are in lower case; `id` goes back as X-Request-ID."""
-
-    __slots__ = ("address", "answered", "body", "connection", "headers", "id", "keep_alive", "method", "path", "query")
-
-    def __init__(self, connection: "Connection") -> None:
-        self.connection = connection
-        self.address = connection.address
-        self.answered: bytes | None = None
-        self.keep_alive = True
-        self.headers: dict[bytes, bytes] = {}
-        self.method = self.path = self.query = self.body = self.id = b""
-
-    def answer(self, status: int, head: bytes, body: bytes) -> None:
-        """Send the answer, once; `head` is complete header lines."""
-        assert self.answered is None
-        close = b"" if self.keep_alive else b"connection: close\r\n"
-        self.answered = b"%b%bdate: %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
-            _LINES[status], head, self.connection.handler.date, self.id, len(body), close, body,
-        )  # fmt: skip
-        self.connection.flush()
-
-
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
@@ -83,6 +59,8 @@ class Connection(asyncio.Protocol):
         self._refused = False
         self._client_done = False
         self._holds = 0
+        self._full = self._lost = False
+        self._changed: asyncio.Event | None = None  # what a stream waits for, where there is one
         self._since = time.monotonic()
 
     # From the event loop
@@ -97,6 +75,8 @@ class Connection(asyncio.Protocol):
         """Forget it. What it had sent completely is accepted all the same; nobody reads the answer."""
         self.handler.connections.discard(self)
         self._reserve(0)
+        self._lost = True
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
@@ -129,11 +109,14 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read its answers: do not read its requests."""
+        self._full = True
         self._hold()
 
     def resume_writing(self) -> None:
         """It reads again."""
+        self._full = False
         self._release()
+        self._wake()
 
     # From the parser
 
@@ -161,6 +144,7 @@ class Connection(asyncio.Protocol):
         request.method = self._parser.get_method()
         request.path, _, request.query = request.path.partition(b"?")
         request.keep_alive = self._parser.should_keep_alive()
+        request.version = self._parser.get_http_version()
         self._in_head, self._bytes = False, 0
         self._length = int(request.headers.get(b"content-length", b"0"))
         if b"transfer-encoding" in request.headers:
@@ -218,6 +202,32 @@ class Connection(asyncio.Protocol):
             self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
         if not keep_alive:
             self._linger()
+        self._wake()
+
+    async def turn(self, request: Request) -> None:
+        """Wait until the answers before this request's have been sent.
+
+        Raises:
+            ClientGone: the connection has ended.
+        """
+        await self._until(lambda: self._open[0] is request)
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of an answer whose turn it is, and wait until the client has read most of what it was sent.
+
+        Raises:
+            ClientGone: the connection has ended, or the client reads too slowly.
+        """
+        self._transport.write(data)
+        try:
+            async with asyncio.timeout(MESSAGE_WITHIN_S):
+                await self._until(lambda: not self._full)
+        except TimeoutError:
+            raise ClientGone(f"nothing was read for {MESSAGE_WITHIN_S:.0f} s") from None
+
+    def cut(self) -> None:
+        """End the connection at once: what was sent must not look complete."""
+        self._transport.abort()
 
     def look(self, now: float) -> None:
         """Close a connection that idles; refuse a request that does not arrive. Called twice a second."""
@@ -235,6 +245,18 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         for request in (*self._open, *([self._reading] if self._reading else [])):
             request.keep_alive = False
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        self._changed = self._changed or asyncio.Event()
+        while not self._lost and not true():
+            self._changed.clear()
+            await self._changed.wait()
+        if self._lost:
+            raise ClientGone("the connection has ended")
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
 
     def _go_on(self, data: bytes) -> None:
         """Read behind a head where the parser has stopped: what is missing of the body, then the next request."""

@@ -9,11 +9,11 @@ from typing import Final
 from ingest_api.admission import Arrival
 from ingest_api.bodies import Checked, check_batch, check_event, unpack
 from ingest_api.clients import Addresses
-from ingest_api.connection import Request
 from ingest_api.gate import Caller, fingerprint
 from ingest_api.ids import derived_base, uuid7_base
 from ingest_api.keys import keys_changed_ns, live_secrets, require_keys
 from ingest_api.problems import Problem
+from ingest_api.request import Request
 from ingest_api.signature import Signatures
 from warehouse.settings import Settings
 

@@ -1,14 +1,17 @@
-"""Signing keys: who may send events. An id may have several live secrets, so that a key changes without downtime.
+"""Keys: who may send events, and who may read.
 
-They come from `FAIRBOARD_HMAC_KEYS` and from `DATA_DIR/keys.json`, which `fairboard keys` writes. What does not belong here:
-checking a signature (`signature.py`).
+An id has one use, and may have several live secrets, so that a key changes without downtime. Signing keys come from
+`FAIRBOARD_HMAC_KEYS` and from `DATA_DIR/keys.json`, which `fairboard keys` writes; read keys from that file alone. What does
+not belong here: checking a signature (`signature.py`) or a read key (`access.py`).
 """
 
+import hashlib
 import os
 import re
 import secrets
 import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -20,12 +23,16 @@ MIN_SECRET_CHARS = 8
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A secret of the keys file. `retired_at` is in seconds since the epoch; a retired secret verifies nothing."""
+    """A secret of the keys file; of a read key its SHA-256 (hex), which is enough to recognize it.
+
+    `retired_at` is in seconds since the epoch; a retired secret verifies nothing.
+    """
 
     id: str
     secret: str
     created_at: int
     retired_at: int | None = None
+    use: Literal["sign", "read"] = "sign"
 
 
 def keys_file(settings: Settings) -> Path:
@@ -66,9 +73,18 @@ def live_secrets(settings: Settings) -> dict[str, list[bytes]]:
     for key_id, secret in _environment_keys(settings.hmac_keys):
         live.setdefault(key_id, []).append(secret.encode())
     for key in stored_keys(settings):
-        if key.retired_at is None:
+        if key.retired_at is None and key.use == "sign":
             live.setdefault(key.id, []).append(key.secret.encode())
     return live
+
+
+def read_keys(settings: Settings) -> list[tuple[str, str]]:
+    """Id and SHA-256 (hex) of every live read key.
+
+    Raises:
+        SettingsError: the keys file cannot be read.
+    """
+    return [(key.id, key.secret) for key in stored_keys(settings) if key.retired_at is None and key.use == "read"]
 
 
 def require_keys(settings: Settings) -> dict[str, list[bytes]]:
@@ -99,16 +115,20 @@ def ensure_demo_key(settings: Settings) -> tuple[str, str]:
     return key_id, found[0].decode()
 
 
-def make_key(settings: Settings, key_id: str) -> StoredKey:
-    """Add a random secret to `key_id`; its older secrets stay live.
+def make_key(settings: Settings, key_id: str, use: Literal["sign", "read"] = "sign") -> str:
+    """Add a random secret to `key_id`, and return it; its older secrets stay live.
 
     Raises:
-        SettingsError: the id cannot name a key.
+        SettingsError: the id cannot name a key, or names one of the other use.
     """
     _check_id(key_id, "A key id")
-    key = StoredKey(key_id, secrets.token_urlsafe(32), int(time.time()))
-    _save(settings, [*stored_keys(settings), key])
-    return key
+    keys = stored_keys(settings)
+    if other := next((key.use for key in keys if key.id == key_id and key.use != use), None):
+        raise SettingsError(f"{key_id!r} is there to {other}; a key to {use} needs another id. Nothing was changed.")
+    secret = secrets.token_urlsafe(32)
+    kept = secret if use == "sign" else hashlib.sha256(secret.encode()).hexdigest()
+    _save(settings, [*keys, StoredKey(key_id, kept, int(time.time()), use=use)])
+    return secret
 
 
 def retire_keys(settings: Settings, key_id: str, keep_newest: bool = False) -> int:

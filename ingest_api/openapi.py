@@ -5,17 +5,15 @@ What does not belong here: a rule that the types or the constants do not hold.
 
 import re
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ingest_api.admission import Answer
+from ingest_api.answers import AroundQuery, Board, Friends, FriendsQuery, Line, Page, PageQuery, Progress, Ranks, Seasons
 from ingest_api.bodies import MAX_EVENTS, MAX_RAW_BYTES
 from ingest_api.health import Readiness
 from ingest_api.problems import ProblemDocument
-from ingest_api.reads import MAX_LIMIT, Progress
-from warehouse.boards import Board
-from warehouse.calendar import WindowKind
 from warehouse.events import Event
 
 EXAMPLE: Final = {
@@ -49,15 +47,14 @@ _REFUSALS: Final = {
 @cache
 def openapi_document() -> bytes:
     """The document, as JSON."""
-    types = (Event, Answer, ProblemDocument, Readiness, Board, Progress)
-    (event, answer, problem, ready, board, progress), parts = msgspec.json.schema_components(
+    types = (Event, Answer, ProblemDocument, Readiness, *_READ_TYPES)
+    (event, answer, problem, ready, *read), parts = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
+    shapes = dict(zip(_READ_TYPES, read, strict=True))
     refusals = {str(status): _response(text, problem, "application/problem+json") for status, text in _REFUSALS.items()}
     many = {"type": "array", "items": event, "maxItems": MAX_EVENTS}
     accepted = {"202": _response("On disk.", answer, headers=_rate_headers())}
-    reading = {status: refusals[status] for status in ("400", "503")}
-    reading["404"] = _response("Nothing is published.", problem, "application/problem+json")
     paths = {
         "/events": {"post": _posting("Send one event.", {"application/json": event}, EXAMPLE, accepted | refusals)},
         "/events/batch": {
@@ -68,19 +65,15 @@ def openapi_document() -> bytes:
                 accepted | refusals,
             )
         },
-        "/leaderboard": {
-            "get": _getting("The running board.", _board_query(), {"200": _response("The board.", board)} | reading)
-        },
-        "/players/{id}/progress": {
-            "get": _getting("How far a player is.", [_player()], {"200": _response("The progress.", progress)} | reading)
-        },
         "/healthz": {"get": _getting("Alive?", [], {"200": _response("Alive.", {"type": "object"})})},
         "/readyz": {
             "get": _getting("Accepting?", [], {"200": _response("Yes.", ready), "503": _response("No, and why.", ready)})
         },
     }
+    paths |= {path: {"get": _reading(read, shapes, problem)} for path, read in READS.items()}
     info = {"title": "Fairboard ingest", "version": "1", "description": "Signed game events in, boards out."}
-    return msgspec.json.encode({"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": parts}})
+    components = {"schemas": parts, "securitySchemes": {"readKey": {"type": "http", "scheme": "bearer"}}}
+    return msgspec.json.encode({"openapi": "3.1.0", "info": info, "paths": paths, "components": components})
 
 
 def _posting(summary: str, content: dict[str, Any], example: Any, responses: dict[str, Any]) -> dict[str, Any]:
@@ -117,13 +110,101 @@ def _rate_headers() -> dict[str, Any]:
     return {name: {"schema": {"type": "string"}} for name in ("RateLimit", "RateLimit-Policy", "X-Request-ID")}
 
 
-def _board_query() -> list[dict[str, Any]]:
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 100}
+def _reading(read: "_Read", shapes: dict[Any, Any], problem: Any) -> dict[str, Any]:
+    """A route of the read API: its parameters from the query's type, its answer with an example."""
+    found = _response(read.summary, shapes[read.answer], headers=_read_headers())
+    found["content"]["application/json"]["example"] = read.example
+    if read.answer is Page:
+        found["content"]["application/x-ndjson"] = {"schema": {"type": "string", "description": "A Line on every line."}}
+    responses = {"200": found, "304": {"description": "What If-None-Match names still stands.", "headers": _read_headers()}}
+    responses |= {status: _response(text, problem, "application/problem+json") for status, text in _READ_REFUSALS.items()}
+    parameters = _query_parameters(read.query) + _path_parameters(read)
+    return _getting(read.summary, parameters, responses) | {"security": [{"readKey": []}, {}]}
+
+
+def _query_parameters(query: type[msgspec.Struct] | None) -> list[dict[str, Any]]:
+    if query is None:
+        return []
+    (_,), parts = msgspec.json.schema_components([query], ref_template="{name}")
+    shape = parts[query.__name__]
     return [
-        {"name": "window", "in": "query", "schema": {"enum": list(WindowKind), "default": "daily"}},
-        {"name": "limit", "in": "query", "schema": limit},
+        {"name": name, "in": "query", "required": name in shape["required"], "schema": _inlined(schema, parts)}
+        | ({"style": "form", "explode": False} if schema.get("type") == "array" else {})
+        for name, schema in shape["properties"].items()
     ]
 
 
-def _player() -> dict[str, Any]:
-    return {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+def _inlined(schema: dict[str, Any], parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A parameter's schema without what a query string cannot say: a reference, or null."""
+    name = schema.get("$ref") or next((one["$ref"] for one in schema.get("allOf", ()) if "$ref" in one), None)
+    if name is not None:
+        return parts[name] | {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
+    some = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    kept = {key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)}
+    return kept | (some[0] if some else {})
+
+
+def _path_parameters(read: "_Read") -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 128}}
+        for name in re.findall(r"{(\w+)}", read.path)
+    ]
+
+
+def _read_headers() -> dict[str, Any]:
+    source = {"schema": {"enum": ["redis", "warehouse"]}, "description": "Where the answer was found."}
+    return {"ETag": {"schema": {"type": "string"}}, "X-Fairboard-Source": source} | _rate_headers()
+
+
+class _Read(NamedTuple):
+    """One route of the read API."""
+
+    path: str
+    summary: str
+    query: type[msgspec.Struct] | None
+    answer: type[msgspec.Struct]
+    example: Any
+
+
+_BOARD: Final = {
+    "window": "weekly", "season": "2026-11", "start": "2026-11-23", "end": "2026-11-30", "resetsAt": "2026-11-30T00:00:00Z",
+    "updatedAt": "2026-11-25T09:41:07Z", "revision": 17, "players": 48_210,
+}  # fmt: skip
+_LEADER: Final = {"rank": 1, "playerId": "player_12345", "score": 4_150, "previousRank": 3, "movement": 2}
+_FRIEND: Final = {"rank": 812, "playerId": "player_777", "score": 960}
+_PLACE: Final = {
+    "window": "weekly", "season": "2026-11", "start": "2026-11-23", "resetsAt": "2026-11-30T00:00:00Z", "revision": 17,
+    "players": 48_210, "rank": 812, "score": 960, "percentile": 98.31,
+}  # fmt: skip
+_NOVEMBER: Final = {
+    "id": "2026-11", "start": "2026-11-01", "end": "2026-12-01", "resetsAt": "2026-12-01T00:00:00Z", "running": True,
+}  # fmt: skip
+_PROGRESS: Final = {"playerId": "player_777", "xp": 12_480, "level": 14, "xpToNext": 520, "updatedAt": "2026-11-25T09:41:07Z"}
+
+_READ_TYPES: Final = (Page, Board, Friends, Ranks, Progress, Seasons, Line)
+READS: Final = {
+    read.path: read
+    for read in (
+        _Read("/leaderboard", "A page of a board.", PageQuery, Page, _BOARD | {"entries": [_LEADER], "next": None}),
+        _Read(
+            "/leaderboard/around/{player}", "A player among neighbours.", AroundQuery, Board, _BOARD | {"entries": [_FRIEND]}
+        ),
+        _Read(
+            "/leaderboard/players", "Chosen ones.", FriendsQuery, Friends, _BOARD | {"entries": [_FRIEND], "missing": ["bob"]}
+        ),
+        _Read(
+            "/players/{player}/rank", "A player's place on every running board.", None, Ranks,
+            {"playerId": "player_777", "ranks": [_PLACE]},
+        ),
+        _Read("/players/{player}/progress", "How far a player is.", None, Progress, _PROGRESS),
+        _Read("/seasons", "The seasons.", None, Seasons, {"seasons": [_NOVEMBER]}),
+    )
+}  # fmt: skip
+_READ_REFUSALS: Final = {
+    "400": "A parameter that is unknown or has a value it cannot have: `field` says which, `detail` what it takes.",
+    "401": "Reading needs a read key here, and none fits.",
+    "404": "There is no such season, board or player.",
+    "410": "The cursor's revision has passed: begin again without it.",
+    "429": "Too many requests from this key and address.",
+    "503": "The warehouse is asked by too many, or cannot be read; `Retry-After` says when to come again.",
+}

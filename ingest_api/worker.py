@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from ingest_api.access import Access
 from ingest_api.app import App
 from ingest_api.connection import Connection
 from ingest_api.gate import Gate
@@ -24,6 +25,7 @@ from ingest_api.journal import Journal, Slot, journal_dir
 from ingest_api.logs import configure_logs
 from ingest_api.metrics import Metrics
 from ingest_api.pressure import Pressure
+from ingest_api.reads import Reads
 from ingest_api.redis_link import RedisLink
 from warehouse.errors import SettingsError
 from warehouse.settings import Settings, load_settings
@@ -56,7 +58,12 @@ class Worker:
             self._metrics,
             refuse_without_redis=settings.redis_away == "closed",
         )
-        self._app = App(settings, self._intake, self._group, self._link, self._pressure, self._metrics)
+        self._read_link = RedisLink(settings, loop)
+        self._access = Access(settings)
+        self._reads = Reads(settings, self._read_link, self._access, self._metrics)
+        self._app = App(
+            settings, self._intake, self._group, self._link, self._pressure, self._metrics, self._access, self._reads
+        )
         self._stopping = asyncio.Event()
         self._parent = parent
 
@@ -64,7 +71,6 @@ class Worker:
         """Serve until SIGTERM or SIGINT, or until the parent is gone; then answer what has begun and hand everything over."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
-        self._link.keep()
         self._tick()
         server = await self._loop.create_server(lambda: Connection(self._app), host, port, reuse_port=True, backlog=_BACKLOG)
         # What is loaded by now stays: a full collection that walked over it all held every request up by some 40 ms.
@@ -74,6 +80,8 @@ class Worker:
         await self._stopping.wait()
         server.close()
         await self._drain()
+        self._reads.close()
+        self._read_link.close()
         self._link.close()
         self._journal.close()
         self._metrics.remove()
@@ -97,6 +105,7 @@ class Worker:
         now = time.monotonic()
         self._app.set_date()
         self._link.keep()
+        self._read_link.keep()
         if self._group.idle:
             self._journal.rotate_if_due(now)
         for connection in list(self._app.connections):
@@ -114,6 +123,7 @@ class Worker:
         self._metrics.put("fairboard_ingest_disk_free_bytes", self._pressure.free_bytes)
         try:
             self._intake.reload_keys()
+            self._access.reload_keys()
         except SettingsError as error:
             log.error("keys.unreadable", reason=str(error), kept="the keys as they were")  # noqa: TRY400 - no stack needed
 

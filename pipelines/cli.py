@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipelines.commands import computing, keys, loading, reading, running
+from pipelines.commands import computing, erasing, keys, loading, reading, running, verdicts
 from pipelines.output import complain
 from warehouse.errors import FairboardError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (running, keys, loading, computing, reading):
+for module in (running, keys, loading, computing, verdicts, reading, erasing):
     module.register(app)
 
 

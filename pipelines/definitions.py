@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets.checks import table_checks
+from assets.damage import no_files_set_aside
 from assets.publications import publication_assets
 from assets.tables import table_assets
+from pipelines.live import live_job, live_sensor
 from pipelines.schedules import DAY_JOB, refresh_schedule
+from pipelines.verdicts import verdicts_job, verdicts_sensor
 from warehouse.settings import Settings, load_settings
 
 
@@ -27,9 +29,10 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     )
     return dg.Definitions(
         assets=[*table_assets(settings), *publication_assets(settings)],
-        asset_checks=table_checks(),
-        jobs=[day_job],
+        asset_checks=[no_files_set_aside],
+        jobs=[day_job, live_job, verdicts_job],
         schedules=[refresh_schedule()],
+        sensors=[live_sensor(), verdicts_sensor],
         resources=resources,
         # A day is ten steps of under a second each; a process per step would take a minute to start them.
         executor=dg.in_process_executor,

@@ -11,16 +11,19 @@ import redis
 import sqlalchemy as sa
 
 from ingest_api.keys import live_secrets
+from warehouse.boards import node_of
 from warehouse.calendar import Calendar
-from warehouse.embedded_redis import connect, find_server
+from warehouse.embedded_redis import REDIS_ERRORS, connect, find_server
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
 from warehouse.folds import stale_days
 from warehouse.readings import landed_days, last_day
+from warehouse.refresh import read_pulse
 from warehouse.settings import Settings
 
 INGEST_URL = "http://127.0.0.1:8080"
 LOW_DISK_BYTES = 2 * 2**30
+LIVE_SILENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,16 @@ def _ingest(_: Settings) -> Finding:
 
 def _redis(settings: Settings) -> Finding:
     try:
-        version = connect(settings).info("server")["redis_version"]
+        client = connect(settings)
+        cluster = isinstance(client, redis.RedisCluster)
+        about = node_of(client, "").info("server")
     except FairboardError:
         return Finding(
             "redis", "look", f"not running; {find_server()} would be", "start it with `make up` or `fairboard redis`"
         )
-    except redis.RedisError as error:
+    except REDIS_ERRORS as error:
         return Finding("redis", "wrong", f"does not answer: {error}", "start it, or correct FAIRBOARD_REDIS_URL")
-    return Finding("redis", "ok", f"answers, version {version}")
+    return Finding("redis", "ok", f"answers{', a cluster' * cluster}, version {about['redis_version']}")
 
 
 def _database(settings: Settings) -> Finding:
@@ -129,6 +134,20 @@ def _fresh(settings: Settings) -> Finding:
     return Finding("fresh", "ok", f"every landed event is folded; the last day is {folded} ({behind:,} days ago)")
 
 
+def _live(settings: Settings) -> Finding:
+    pulse = read_pulse(settings)
+    if pulse is None:
+        return Finding("live", "look", "no boards have followed the events yet", "start it with `make up`")
+    now = time.time()
+    if pulse.trouble:
+        return Finding("live", "wrong", f"the boards are {now - pulse.current_until:,.0f} s behind: {pulse.trouble}")
+    if now - pulse.at > max(LIVE_SILENCE_S, 3 * settings.refresh_s):
+        todo = "start it with `make up`; if that runs, see the sensor and the job `live` in Dagster"
+        return Finding("live", "look", f"the boards have not been refreshed for {now - pulse.at:,.0f} s", todo)
+    age_s = now - pulse.current_until
+    return Finding("live", "ok", f"the boards hold what was sealed {age_s:,.0f} s ago; a refresh takes {pulse.refresh_s:.1f} s")
+
+
 EXAMINATIONS: dict[str, Callable[[Settings], Finding]] = {
     "settings": _settings,
     "disk": _disk,
@@ -138,4 +157,5 @@ EXAMINATIONS: dict[str, Callable[[Settings], Finding]] = {
     "database": _database,
     "lake": _lake,
     "fresh": _fresh,
+    "live": _live,
 }

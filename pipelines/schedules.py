@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 
 from warehouse.engine import Engine
-from warehouse.folds import stale_days
+from warehouse.folds import behind_days, stale_days
 from warehouse.settings import Settings
 
 DAY_JOB = "day"
@@ -35,7 +35,9 @@ def refresh_schedule() -> dg.ScheduleDefinition:
             yield dg.SkipReason("The runs of an earlier tick are still at it.")
             return
         with Engine(settings) as engine:
-            stale = {day for day in stale_days(engine) if day >= settings.first_day}
+            # The live job folds player_days within seconds; progression tells how far the rest of the graph has come.
+            days = {*stale_days(engine), *behind_days(engine)}
+            stale = {day for day in days if day >= settings.first_day}
             today = engine.calendar.day_of(int(context.scheduled_execution_time.timestamp()))
         due = stale | failed_days(context.instance, context.scheduled_execution_time - RETRIED_FOR)
         if today not in due:

@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from pipelines.cli import main
 from warehouse.calendar import Calendar
 from warehouse.embedded_redis import EmbeddedRedis, connect
 from warehouse.events import EventRows, decode_any, decode_event
@@ -87,15 +88,37 @@ def boss_kill(player: str, day: str, clock: str = "12:00:00", **more: Any) -> di
     return {"type": "boss_kill", "playerId": player, "ts": at(day, clock), "payload": {"bossId": "lich_king"}, **more}
 
 
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+Fairboard = Callable[..., Done]
+
+
+@pytest.fixture
+def fairboard(capsys: pytest.CaptureFixture[str]) -> Fairboard:
+    """Run the command in this process: what differs from a shell is only the two seconds that Python needs to start."""
+
+    def run(*arguments: str, status: int = 0) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert (ended.value.code or 0) == status, captured
+        return Done(captured.out, captured.err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
-def _session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     settings = Settings(data_dir=tmp_path_factory.mktemp("redis"), _env_file=None)
     with EmbeddedRedis(settings) as server:
         yield settings.model_copy(update={"redis_url": server.url})
 
 
 @pytest.fixture
-def redis_settings(_session_redis: Settings, settings: Settings) -> Settings:
+def redis_settings(session_redis: Settings, settings: Settings) -> Settings:
     """The test's deployment with a real, empty Redis: one server per test process, emptied for each test."""
-    connect(_session_redis).flushall()
-    return settings.model_copy(update={"redis_url": _session_redis.redis_url})
+    connect(session_redis).flushall()
+    return settings.model_copy(update={"redis_url": session_redis.redis_url})

@@ -18,7 +18,9 @@ from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
 from warehouse.folds import FOLDS, fold
-from warehouse.publications import PUBLISHED, Outlets, publish, read_leaderboard
+from warehouse.outlets import Outlets
+from warehouse.publications import PUBLISHED, publish
+from warehouse.publisher import read_leaderboard
 from warehouse.settings import Settings
 
 FIRST, SECOND = "2026-05-01", "2026-05-02"
@@ -92,9 +94,11 @@ def test_the_game_reads_the_contract_of_design(redis_settings: Settings) -> None
     assert client.ttl("player:bob:progress") > 6 * day
 
 
-def test_publishing_again_raises_the_revision_and_leaves_no_staging_key(redis_settings: Settings) -> None:
+def test_a_changed_board_gets_a_revision_and_an_unchanged_one_is_left_alone(redis_settings: Settings) -> None:
     land_events(redis_settings, [progression("ann", SECOND, 10)])
     run(redis_settings)
+    assert run(redis_settings)["publications"] == 0
+    land_events(redis_settings, [progression("ann", SECOND, 5)], name="later")
     run(redis_settings)
     client = connect(redis_settings)
     assert client.hget("lb:2026-05:daily:meta", "revision") == "2"
@@ -117,7 +121,7 @@ def test_a_new_day_has_its_boards_before_its_first_event(redis_settings: Setting
         (WindowKind.DAILY, date(2026, 5, 1), "lb:2026-05:daily"),
         (WindowKind.DAILY, date(2026, 5, 2), "lb:2026-05:daily:2026-05-01"),
         (WindowKind.DAILY, date(2026, 5, 4), None),
-        (WindowKind.DAILY, date(2026, 4, 30), None),
+        (WindowKind.DAILY, date(2026, 4, 30), "lb:2026-05:daily"),
         (WindowKind.WEEKLY, date(2026, 5, 17), "lb:2026-05:weekly:2026-05-01"),
         (WindowKind.WEEKLY, date(2026, 5, 18), None),
         (WindowKind.ALLTIME, date(2030, 1, 1), "lb:all:alltime"),
@@ -127,7 +131,7 @@ def test_a_closed_window_has_a_key_of_its_own_until_it_expires(
     settings: Settings, kind: WindowKind, today: date, key: str
 ) -> None:
     window = Calendar.of(settings).window_at(kind, date(2026, 5, 1))
-    assert key_of(window, today) == key
+    assert key_of(window, Calendar.of(settings), today) == key
 
 
 def test_receipts_are_granted_once_whatever_is_run_again_and_never_taken_back(redis_settings: Settings) -> None:

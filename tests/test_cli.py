@@ -3,42 +3,17 @@
 import gzip
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import polars as pl
 import pytest
-from conftest import Land, encode, progression
+from conftest import Fairboard, Land, encode, progression
 
 from ingest_api.keys import live_secrets
-from pipelines.cli import main
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS
-
-
-class Done(NamedTuple):
-    stdout: str
-    stderr: str
-
-
-Fairboard = Callable[..., Done]
-
-
-@pytest.fixture
-def fairboard(capsys: pytest.CaptureFixture[str]) -> Fairboard:
-    """Run the command in this process: what differs from a shell is only the two seconds that Python needs to start."""
-
-    def run(*arguments: str, status: int = 0) -> Done:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        assert (ended.value.code or 0) == status, captured
-        return Done(captured.out, captured.err)
-
-    return run
 
 
 def written(path: Path, *lines: bytes) -> Path:
@@ -89,7 +64,14 @@ def test_a_missing_and_a_damaged_file_are_errors_with_a_sentence(fairboard: Fair
 def test_reading_commands_give_json(fairboard: Fairboard, land: Land) -> None:
     land([progression("ann", "2026-05-01", 120), progression("bob", "2026-05-02", 20)])
     done = msgspec.json.decode(fairboard("materialize", "--from", "2026-05-01", "--to", "2026-05-02", "--json").stdout)
-    assert [one["table"] for one in done] == ["events", "player_days", "progression", "leaderboards", "fairness"]
+    assert [one["table"] for one in done] == [
+        "events",
+        "player_days",
+        "player_months",
+        "progression",
+        "leaderboards",
+        "fairness",
+    ]
     board = msgspec.json.decode(fairboard("leaderboard", "--window", "weekly", "--json").stdout)
     assert board["season"] == "2026-05"
     assert [(e["rank"], e["playerId"], e["score"]) for e in board["entries"]] == [(1, "ann", 120), (2, "bob", 20)]

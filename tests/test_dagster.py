@@ -14,9 +14,10 @@ from pipelines.definitions import build_definitions
 from warehouse.boards import read_board
 from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
-from warehouse.folds import FOLDS, stale_days
+from warehouse.folds import AFTER, FOLDS, stale_days
 from warehouse.publications import PUBLISHED
 from warehouse.settings import Settings
+from warehouse.tables import TABLES
 
 REPO = Path(__file__).parent.parent
 ASSETS = {*FOLDS, *PUBLISHED}
@@ -49,6 +50,8 @@ def test_a_day_runs_through_every_asset_to_the_board_in_redis(redis_settings: Se
     assert result.success
     assert materialized(instance) == {name: {today} for name in ASSETS}
     assert all(check.passed for check in result.get_asset_check_evaluations())
+    [event] = instance.fetch_materializations(dg.AssetKey("progression"), limit=1).records
+    assert event.asset_materialization.metadata["dagster/column_lineage"].value.deps_by_column["xp_gained"]
     board = read_board(connect(redis_settings), f"lb:{today[:7]}:daily")
     assert board is not None
     assert [entry.player_id for entry in board.entries] == ["bob", "ann"]
@@ -64,7 +67,9 @@ def test_a_range_is_one_run(redis_settings: Settings, instance: dg.DagsterInstan
         assert stale_days(engine) == []
 
 
-def test_a_duplicated_row_is_caught_before_it_is_published(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_foreign_file_beside_a_table_s_own_stops_what_lies_downstream(
+    redis_settings: Settings, instance: dg.DagsterInstance
+) -> None:
     land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
     job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
     assert job.execute_in_process(partition_key="2026-05-01", instance=instance).success
@@ -72,7 +77,14 @@ def test_a_duplicated_row_is_caught_before_it_is_published(redis_settings: Setti
     (folder / "copy.parquet").write_bytes((folder / "data.parquet").read_bytes())
     result = job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False)
     assert not result.success
-    assert "progression" in {check.asset_key.path[-1] for check in result.get_asset_check_evaluations() if not check.passed}
+    assert failed_checks(result) == {("progression", "files"), ("progression", "keys")}
+    again = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
+    assert "leaderboards" in again  # it does not stand on progression
+    assert not again & {"daily_metrics", "receipts", "player_progress"}
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> set[tuple[str, str]]:
+    return {(check.asset_key.path[-1], check.check_name) for check in result.get_asset_check_evaluations() if not check.passed}
 
 
 def requested(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> list[str | None]:
@@ -117,9 +129,35 @@ def test_every_asset_says_what_it_holds_and_what_it_stands_on() -> None:
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.materializable_asset_keys
     }
     assert parents["player_days"] == {"events"}
-    assert parents["progression"] == {"player_days"}
+    assert parents["player_months"] == {"player_days"}
+    assert parents["progression"] == {"player_days", "player_months"}
     assert parents["fairness"] == {"events", "player_days"}
-    assert parents["leaderboards"] == {"player_days"}
+    assert parents["leaderboards"] == {"player_days", "player_months"}
     assert all(graph.get(dg.AssetKey(name)).description for name in ASSETS)
     schema = graph.get(dg.AssetKey("progression")).metadata["dagster/column_schema"]
     assert "XP since the beginning. [XP]" in {column.description for column in schema.columns}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "sources"),
+    [
+        ("player_days", "xp", {"events.delta_xp", "events.type"}),
+        ("player_months", "xp", {"player_days.xp"}),
+        ("progression", "xp_gained", {"player_days.xp"}),
+        ("leaderboards", "boss_kills", {"player_days.boss_kills", "player_months.boss_kills"}),  # through player_spans
+        ("fairness", "baseline_events", {"player_days.gain_events", "player_days.xp_events"}),  # through event_scores
+    ],
+)
+def test_a_column_says_which_columns_it_comes_from(table: str, column: str, sources: set[str]) -> None:
+    lineage = build_definitions().resolve_asset_graph().get(dg.AssetKey(table)).metadata["dagster/column_lineage"]
+    assert {f"{source.asset_key.path[-1]}.{source.column_name}" for source in lineage.deps_by_column[column]} == sources
+
+
+def test_columns_come_from_assets_upstream_and_from_columns_that_exist() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    for name in set(FOLDS) - {"events"}:
+        node = graph.get(dg.AssetKey(name))
+        sources = [source for found in node.metadata["dagster/column_lineage"].deps_by_column.values() for source in found]
+        after = {dg.AssetKey(other) for other in AFTER.get(name, [])}
+        assert {source.asset_key for source in sources} == node.parent_keys - after
+        assert all(source.column_name in TABLES[source.asset_key.path[-1]].schema.names for source in sources)

@@ -29,10 +29,11 @@ from warehouse.calendar import Days
 from warehouse.engine import Engine
 from warehouse.folds import fold
 from warehouse.imports import import_file
+from warehouse.publications import Outlets, publish
 from warehouse.settings import Settings
 from warehouse.tables import TABLES
 
-PAGES = ("overview", "progression", "fairness", "leaderboards", "sql")
+PAGES = ("overview", "progression", "metrics", "fairness", "leaderboards", "sql")
 
 
 @pytest.fixture
@@ -106,6 +107,32 @@ def test_a_board_shows_the_neighbours_of_the_player_in_the_url(open_page, game_l
     assert NEWCOMER in list(app.dataframe[1].value["player_id"])
 
 
+def test_a_closed_board_shows_its_revisions_and_what_changed(open_page, tmp_path: Path, redis_settings: Settings):
+    settings = build_lake(tmp_path, [event("ada", 0, 0, 50), event("grace", 0, 0, 40)])
+    settings = settings.model_copy(update={"redis_url": redis_settings.redis_url})
+
+    def publish_revision() -> None:
+        with Engine(settings) as engine:
+            publish(engine, Outlets(settings), "leaderboard_snapshots", Days(DAYS[0], DAYS[0]))
+
+    publish_revision()
+    assert open_page(settings, "leaderboards").dataframe[-1].value["cause"].to_list() == ["first publication"]
+    file = tmp_path / "late.ndjson"
+    file.write_text(json.dumps(event("grace", 0, 1, 30)))
+    with Engine(settings) as engine:
+        import_file(engine.lake, engine.calendar, file)
+        for table in ("player_days", "leaderboards"):
+            fold(engine, table, Days(DAYS[0], DAYS[0]))
+    publish_revision()
+    st.cache_data.clear()
+    app = open_page(settings, "leaderboards")
+    revisions, changes = app.dataframe[-2].value, app.dataframe[-1].value
+    assert revisions["cause"].to_list() == ["late events", "first publication"]
+    moved = changes[["player_id", "rank_before", "rank_after", "xp_after"]]
+    assert list(moved.itertuples(index=False, name=None)) == [("grace", 2, 1, 70), ("ada", 1, 2, 50)]
+    assert list(changes["late_events"][0]) == ["grace-0-1"]
+
+
 def test_a_day_without_events_says_so_and_the_arrows_lead_out(open_page, game_lake: Settings):
     app = open_page(game_lake, "progression", day=str(QUIET_DAY))
     assert f"No events on {QUIET_DAY}" in app.info[0].value
@@ -144,6 +171,34 @@ def test_settings_that_contradict_the_lake_are_a_message(open_page, game_lake: S
     app = AppTest.from_file(ROOT / "dashboard/app.py", default_timeout=30).run()
     assert not app.exception
     assert "ends its days in UTC" in app.code[0].value
+
+
+def test_the_metrics_of_a_day_stand_beside_those_of_a_week_before(open_page, game_lake: Settings):
+    app = open_page(game_lake, "metrics")
+    headlines = {metric.label: (metric.value, metric.delta) for metric in app.metric}
+    assert headlines["DAU"] == ("6", "+20.0%")
+    assert headlines["MAU"][0] == "6"
+    assert headlines["Stickiness"][0] == "100.0%"
+    assert headlines["D1"][0] == "100.0%"
+    kills = next(element.value for element in app.dataframe if "duration_median_ms" in element.value)
+    assert kills["boss_id"].to_list() == ["hydra"]
+    back = open_page(game_lake, "metrics", day=str(DAYS[0]))
+    assert "No cohort is a day old yet." in [text.value for text in back.markdown]
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page != "sql"])
+def test_the_columns_of_every_grid_that_the_contract_knows_have_its_words(open_page, game_lake: Settings, name: str):
+    docs: dict[str, set[str]] = {}
+    columns = (column for table in TABLES.values() for column in table.columns)
+    for column in (column for column in columns if column.name != "players"):  # the fairness page counts its own
+        docs.setdefault(column.name, set()).add(column.doc)
+    shown = 0
+    for element in open_page(game_lake, name, player=CHEATER).dataframe:
+        for column, config in json.loads(element.proto.columns).items():
+            if column in docs:
+                shown += 1
+                assert any(doc in (config.get("help") or "") for doc in docs[column]), column
+    assert shown
 
 
 def test_help_texts_are_the_contracts():

@@ -48,6 +48,16 @@ def test_progression_shows_a_player_who_is_chosen_in_the_grid(page: Page, dashbo
     expect(page).to_have_url(re.compile(f"player={LEADER}"))
 
 
+def test_metrics_show_who_plays_and_who_comes_back(page: Page, dashboard: str):
+    visit(page, f"{dashboard}/metrics", "Metrics")
+    expect(page.get_by_test_id("stMetric").filter(has_text="DAU")).to_contain_text("6")
+    assert rows(page, "Kills")[0][:3] == ["hydra", "0", "1"]
+    expect(page.get_by_test_id("stVegaLiteChart").locator("canvas, svg")).to_have_count(9)
+    page.get_by_role("button", name="chevron_left").click()
+    expect(page).to_have_url(re.compile("day=2026-03-12"))
+    expect(page.get_by_text("No boss fell on 2026-03-12.")).to_be_visible()
+
+
 def test_fairness_leads_from_the_flag_to_the_evidence(page: Page, dashboard: str):
     visit(page, f"{dashboard}/fairness?player={CHEATER}", "Fairness")
     assert CHEATER in rows(page, "Judged players")[0]

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.xdist_group("f1")
 Standings = dict[tuple[str, date], dict[str, tuple[float, int, int]]]
 
 
-def fairboard(folder: Path, *arguments: str) -> str:
-    environment = {
+def fairboard(folder: Path, *arguments: str, **more: str) -> str:
+    environment = more | {
         "FAIRBOARD_DATA_DIR": str(folder),
         "FAIRBOARD_SEASONS": "year",
         "FAIRBOARD_FIRST_DAY": "1991-01-01",
@@ -80,13 +80,43 @@ def test_the_final_order_of_every_season_is_official_wherever_points_differ(hist
     for season, day in finals.items():
         rank = dict(boards[season].select("player_id", "rank").iter_rows())
         official = standings[season, day]
-        # 1997: M. Schumacher was disqualified from the championship; until a verdict says so he is second here.
+        # 1997: M. Schumacher was disqualified from the championship; until a verdict says so (below) he is second here.
         ordered = sorted(
             (p for p in official if p in rank and (season, p) != ("1997", "michael_schumacher")), key=lambda p: official[p][2]
         )
         for before, after in pairwise(ordered):
             if official[before][0] != official[after][0]:
                 assert rank[before] < rank[after], (season, before, after)
+
+
+def test_the_verdict_of_1997_gives_the_official_order_and_its_reversal_the_old_one(
+    history: Path, standings: Standings, session_redis: Settings
+) -> None:
+    redis = {"FAIRBOARD_REDIS_URL": str(session_redis.redis_url)}
+    official = standings["1997", date(1997, 10, 26)]
+
+    def order() -> list[str]:
+        with Engine(Settings(data_dir=history, seasons="year", _env_file=None)) as engine:
+            return leaderboard(engine, WindowKind.SEASONAL, "1997").board["player_id"].to_list()
+
+    before = order()
+    assert before[:3] == ["villeneuve", "michael_schumacher", "frentzen"]
+    fairboard(history, "publish", "--from", "1997-01-01", "--to", "1997-12-31", **redis)
+    said = ["--by", "FIA World Council", "--why", "Jerez, 26 October 1997"]
+    year = ["--from", "1997-01-01", "--until", "1998-01-01"]
+    fairboard(history, "verdict", "exclude", "michael_schumacher", *year, *said, **redis)
+    after = order()
+    assert after == [player for player in before if player != "michael_schumacher"]
+    assert after[:2] == ["villeneuve", "frentzen"]
+    for first, second in pairwise(player for player in after if player in official):
+        assert official[first][0] == official[second][0] or official[first][2] < official[second][2]
+    fairboard(history, "verdict", "reverse", "1", *said, **redis)
+    assert order() == before
+    answer = fairboard(history, "revisions", "--window", "seasonal", "--season", "1997", "--diff", "2", "--json")
+    revisions = msgspec.json.decode(answer)
+    assert [one["cause"] for one in revisions["revisions"]] == ["verdict 1 reversed", "verdict 1", "first publication"]
+    gone = revisions["diff"]["players"][0]
+    assert (gone["player_id"], gone["rank_before"], gone["rank_after"]) == ("michael_schumacher", 2, None)
 
 
 def test_the_command_line_shows_the_season_of_2021(history: Path) -> None:

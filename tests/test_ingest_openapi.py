@@ -39,5 +39,4 @@ def test_every_answer_is_one_that_the_document_promises(case: schemathesis.Case,
     with requests.Session() as session:
         response = session.send(request, timeout=30)
     statuses.append(response.status_code)
-    if response.status_code != 503:  # without Redis the boards cannot be read
-        case.validate_response(response, checks=[not_a_server_error, content_type_conformance, response_schema_conformance])
+    case.validate_response(response, checks=[not_a_server_error, content_type_conformance, response_schema_conformance])

@@ -1,86 +1,305 @@
-"""What the service says of itself and of the boards."""
+"""The read API through HTTP, over boards that were folded and published: from Redis, and the same from the warehouse."""
 
-import json
-import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
-import redis as client
+from reads_fixtures import AWAY, ODD, PLAYERS, Game, published_game, reading
 
-from ingest_api.openapi import EXAMPLE
-from tests.ingest_fixtures import Service, service, wait_until
-from warehouse.boards import Board, BoardMeta, Entry
-from warehouse.embedded_redis import EmbeddedRedis
-from warehouse.settings import Settings
+from ingest_api.answers import percentile
+from ingest_api.openapi import READS
+from tests.ingest_fixtures import Service, wait_until
+from warehouse import readings
+from warehouse.calendar import WindowKind
+from warehouse.embedded_redis import connect
+from warehouse.engine import Engine
+
+DAILY = {"window": "daily"}
+NDJSON = {"accept": "application/x-ndjson"}
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("reads") / "data"
-    with EmbeddedRedis(Settings(data_dir=folder, _env_file=None)) as redis, service(folder) as started:
-        with client.Redis.from_url(redis.url) as connection:
-            _publish(connection)
-        wait_until(lambda: started.http.get("/readyz").json()["status"] == "ready", "Redis is connected")
+def game(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Game]:
+    with published_game(tmp_path_factory.mktemp("reads") / "data") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running(game: Game) -> Iterator[Service]:
+    with reading(game) as started:
         yield started
 
 
-def _publish(connection: Any) -> None:
-    meta = BoardMeta("alltime", "all", "1970-01-01", "9999-12-31", "", "", "", 2, 1)
-    board = Board(meta, [Entry(1, "ann", 30, 2, 1), Entry(2, "bob", 20, 1, -1)])
-    connection.set("lb:all:alltime:top", msgspec.json.encode(board))
-    connection.zadd("lb:all:alltime", {"ann": 30.5, "bob": 20.5})
-    connection.hset("player:ann b:progress", mapping={"xp": 30, "level": 2, "xp_to_next": "", "updated_at": "now"})
+@pytest.fixture(scope="module")
+def without_redis(game: Game) -> Iterator[Service]:
+    with reading(game, FAIRBOARD_REDIS_URL=AWAY) as started:
+        yield started
 
 
-@pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_a_board_is_read_in_order(running: Service, limit: int) -> None:
-    board = running.http.get("/leaderboard", params={"window": "alltime", "limit": limit}).json()
-    assert [entry["playerId"] for entry in board["entries"]] == ["ann", "bob"][:limit]
-    assert board["meta"]["players"] == 2
+def get(running: Service, path: str, **params: Any) -> Any:
+    response = running.http.get(path, params=params)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def lake(game: Game, kind: WindowKind, **asked: Any) -> list[tuple[Any, ...]]:
+    with Engine(game.settings) as engine:
+        board = readings.leaderboard(engine, kind, **asked).board
+    return list(board.select("rank", "player_id", "xp").iter_rows())
+
+
+def lines(entries: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(one["rank"], one["playerId"], one["score"]) for one in entries]
+
+
+def test_a_board_says_what_it_is_and_who_moved(running: Service, game: Game) -> None:
+    board = get(running, "/leaderboard", window="daily", limit=2)
+    assert board | {"next": None, "updatedAt": None, "resetsAt": None} == {
+        "window": "daily", "season": "second", "start": str(game.today), "end": str(game.today + timedelta(days=1)),
+        "resetsAt": None, "updatedAt": None, "revision": 1, "players": PLAYERS + 1, "next": None,
+        "entries": [
+            {"rank": 1, "playerId": ODD, "score": 500, "previousRank": None, "movement": None},
+            {"rank": 2, "playerId": "p148", "score": 75, "previousRank": 149, "movement": 147},
+        ],
+    }  # fmt: skip
+    assert board["resetsAt"] > board["updatedAt"]
+
+
+@pytest.mark.parametrize("limit", [60, 100, 1000])
+@pytest.mark.parametrize("service_name", ["running", "without_redis"])
+def test_pages_together_are_the_board(request: pytest.FixtureRequest, game: Game, service_name: str, limit: int) -> None:
+    service, entries, cursor = request.getfixturevalue(service_name), [], {}
+    while cursor is not None:
+        page = get(service, "/leaderboard", window="daily", limit=limit, **cursor)
+        entries += page["entries"]
+        cursor = {"cursor": page["next"]} if page["next"] else None
+    assert lines(entries) == lake(game, WindowKind.DAILY)
+
+
+ME = quote(ODD, safe="")
+SAME = [
+    "/leaderboard?window=daily&limit=7",
+    "/leaderboard?window=seasonal",
+    "/leaderboard?window=alltime&limit=1000",
+    f"/leaderboard/around/{ME}?window=weekly&limit=5",
+    "/leaderboard/around/p120?limit=9",
+    f"/leaderboard/players?ids=p001,{ME},nobody",
+    f"/players/{ME}/rank",
+    "/players/p030/rank",
+    f"/players/{ME}/progress",
+    "/seasons",
+    "/leaderboard?window=seasonal&season=first",
+]
+
+
+@pytest.mark.parametrize("path", SAME)
+def test_the_warehouse_answers_as_redis_does(running: Service, without_redis: Service, path: str) -> None:
+    """But for what only one of them knows: the publication, and how players behind the first hundred moved."""
+    first, second = (_plain(service.http.get(path).raise_for_status().json()) for service in (running, without_redis))
+    assert first == second
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        dropped = ("updatedAt", "revision", "previousRank", "movement", "next")
+        return {name: _plain(one) for name, one in value.items() if name not in dropped}
+    return value
 
 
 @pytest.mark.parametrize(
-    ("query", "status", "field"),
+    ("query", "source"),
     [
-        ({"window": "daily"}, 404, None),
-        ({"window": "hourly"}, 400, "window"),
-        ({"window": "alltime", "limit": "0"}, 400, "limit"),
-        ({"window": "alltime", "limit": "1001"}, 400, "limit"),
-        ({"window": "alltime", "limit": "9" * 5000}, 400, "limit"),
+        ("window=daily", "redis"),
+        ("window=daily&at={yesterday}", "redis"),
+        ("window=seasonal&at={yesterday}", "warehouse"),
+        ("window=seasonal&season=first", "redis"),
+        ("window=daily&season=first", "warehouse"),
     ],
 )
-def test_a_board_that_cannot_be_read_is_told_why(
-    running: Service, query: dict[str, str], status: int, field: str | None
+def test_what_is_still_published_comes_from_redis_and_the_rest_from_the_warehouse(
+    running: Service, game: Game, query: str, source: str
 ) -> None:
-    response = running.http.get("/leaderboard", params=query)
-    assert response.status_code == status
-    assert response.json().get("field") == field
+    response = running.http.get(f"/leaderboard?{query.format(yesterday=game.yesterday)}")
+    assert response.headers["x-fairboard-source"] == source
+    assert response.json()["entries"]
+
+
+def test_a_board_as_it_stood_is_that_of_the_day(running: Service, without_redis: Service, game: Game) -> None:
+    for kind in (WindowKind.DAILY, WindowKind.SEASONAL, WindowKind.ALLTIME):
+        board = lake(game, kind, at=game.yesterday)
+        assert {line[1] for line in board} & {"p000", ODD} == {"p000"}
+        for service in (running, without_redis):
+            page = get(service, "/leaderboard", window=str(kind), at=str(game.yesterday), limit=1000)
+            assert lines(page["entries"]) == board
+
+
+def test_the_last_day_played_of_a_season_that_is_over(running: Service, game: Game) -> None:
+    page = get(running, "/leaderboard", window="daily", season="first")
+    assert lines(page["entries"]) == [(1, "old3", 30), (2, "old2", 20), (3, "old1", 10)]
+
+
+@pytest.mark.parametrize(
+    ("player", "limit", "ranks"),
+    [(ODD, 3, [1, 2, 3]), ("p100", 3, [49, 50, 51]), ("p100", 2, [49, 50]), ("p001", 4, [149, 150, 151]), ("p001", 1, [151])],
+)
+def test_around_a_player_are_their_neighbours(running: Service, game: Game, player: str, limit: int, ranks: list[int]) -> None:
+    around = get(running, f"/leaderboard/around/{quote(player, safe='')}", limit=limit)
+    assert lines(around["entries"]) == [line for line in lake(game, WindowKind.DAILY) if line[0] in ranks]
+
+
+def test_friends_are_ranked_and_the_missing_named(running: Service) -> None:
+    board = running.http.get(f"/leaderboard/players?ids=p001,nobody,{ME},p001").json()
+    assert lines(board["entries"]) == [(1, ODD, 500), (151, "p001", 1)]
+    assert board["missing"] == ["nobody"]
+
+
+def test_a_player_s_rank_on_every_running_board(running: Service, game: Game) -> None:
+    ranks = {one["window"]: one for one in running.http.get(f"/players/{ME}/rank").json()["ranks"]}
+    assert set(ranks) == {"daily", "weekly", "seasonal", "alltime"}
+    assert (ranks["daily"]["rank"], ranks["daily"]["score"], ranks["daily"]["percentile"]) == (1, 500, 100)
+    assert ranks["alltime"]["resetsAt"] is None
+    old = {one["window"]: one for one in running.http.get("/players/old1/rank").json()["ranks"]}
+    assert (old["daily"]["rank"], old["daily"]["percentile"]) == (None, None)
+    assert (old["alltime"]["rank"], "old1", old["alltime"]["score"]) in lake(game, WindowKind.ALLTIME)
+
+
+@pytest.mark.parametrize(("rank", "players", "share"), [(1, 1, 100), (1, 3, 100), (3, 3, 33.33), (2, 1_000_000, 99.99)])
+def test_a_percentile_is_never_better_than_it_is(rank: int, players: int, share: float) -> None:
+    assert percentile(rank, players) == share
 
 
 def test_progress_of_a_player(running: Service) -> None:
-    assert running.http.get("/players/ann%20b/progress").json() == {
-        "player_id": "ann b", "xp": 30, "level": 2, "xp_to_next": None, "updated_at": "now",
-    }  # fmt: skip
-    assert running.http.get("/players/nobody/progress").status_code == 404
-    assert running.http.get("/players//progress").status_code == 404
+    progress = running.http.get(f"/players/{ME}/progress").json()
+    assert progress.pop("updatedAt").endswith("Z")
+    assert progress == {"playerId": ODD, "xp": 500, "level": 3, "xpToNext": 220}
 
 
-def test_metrics_are_prometheus_text(running: Service) -> None:
-    running.post("/events", json.dumps(EXAMPLE | {"ts": int(time.time())}).encode())
-    wait_until(lambda: 'redis_up{worker="000"} 1' in running.http.get("/metrics").text, "the gauge is set")
-    page = running.http.get("/metrics")
-    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert 'fairboard_ingest_events_total{worker="000",result="accepted"} 1' in page.text
-    assert 'fairboard_ingest_commit_seconds_bucket{worker="000",le="+Inf"} 1' in page.text
+def test_seasons_are_those_of_the_calendar_and_the_running_one_is_marked(running: Service) -> None:
+    seasons = get(running, "/seasons")["seasons"]
+    assert [(one["id"], one["running"]) for one in seasons] == [("third", False), ("second", True), ("first", False)]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "field", "says"),
+    [
+        ("/leaderboard?window=hourly", 400, "window", "daily, weekly"),
+        ("/leaderboard?limit=0", 400, "limit", "1 to 1,000"),
+        ("/leaderboard?limit=1001", 400, "limit", "1 to 1,000"),
+        (f"/leaderboard?limit={'9' * 5000}", 400, "limit", "1 to 1,000"),
+        ("/leaderboard?limit=1&limit=2", 400, "limit", "twice"),
+        ("/leaderboard?limits=1", 400, None, "There are: window"),
+        ("/leaderboard?at=yesterday", 400, "at", "YYYY-MM-DD"),
+        ("/leaderboard?at=9998-01-01", 400, "at", "future"),
+        ("/leaderboard?at=1990-01-01", 404, None, "no season"),
+        ("/leaderboard?season=first&at=1990-01-01", 400, "at", "not in season first"),
+        ("/leaderboard?season=fourth", 404, "season", "known: first, second, third"),
+        ("/leaderboard?season=third", 404, "season", "begins on"),
+        ("/leaderboard?cursor=next", 400, "cursor", "take `next`"),
+        ("/leaderboard?season=%FF", 400, None, "UTF-8"),
+        ("/leaderboard/around/nobody", 404, None, "Ids are exact"),
+        ("/leaderboard/around/", 404, None, "/openapi.json"),
+        ("/leaderboard/players", 400, None, "ids"),
+        ("/leaderboard/players?ids=", 400, "ids", "commas"),
+        (f"/leaderboard/players?ids={','.join(map(str, range(101)))}", 400, "ids", "1 to 100"),
+        ("/players/nobody/rank", 404, None, "Ids are exact"),
+        ("/players/nobody/progress", 404, None, "Ids are exact"),
+        ("/players//progress", 404, None, "/openapi.json"),
+        ("/seasons?id=first", 400, None, "no parameters"),
+    ],
+)
+def test_what_cannot_be_read_is_told_why(
+    running: Service, without_redis: Service, path: str, status: int, field: str | None, says: str
+) -> None:
+    for service in (running, without_redis):
+        response = service.http.get(path)
+        assert response.headers["content-type"] == "application/problem+json"
+        problem = response.json()
+        assert (problem["status"], problem.get("field")) == (status, field), problem
+        assert says in problem["detail"]
+
+
+def test_an_unchanged_board_is_304_and_a_new_publication_is_not(running: Service, game: Game) -> None:
+    for path in ("/leaderboard", "/leaderboard/around/p001", "/leaderboard/players?ids=p001", "/players/p001/rank"):
+        tag = running.http.get(path).headers["etag"]
+        again = running.http.get(path, headers={"if-none-match": f'"other", W/{tag}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        game.publish("publications")
+        fresh = running.http.get(path, headers={"if-none-match": tag})
+        assert fresh.status_code == 200
+        assert fresh.headers["etag"] != tag
+
+
+def test_a_cursor_dies_with_its_revision_and_is_good_for_no_other_board(running: Service, game: Game) -> None:
+    cursor = get(running, "/leaderboard", window="daily", limit=2)["next"]
+    assert running.http.get("/leaderboard", params={"window": "weekly", "cursor": cursor}).status_code == 410
+    assert running.http.get("/leaderboard", params={"window": "daily", "cursor": cursor}).status_code == 200
+    game.publish("publications")
+    gone = running.http.get("/leaderboard", params={"window": "daily", "cursor": cursor})
+    assert (gone.status_code, gone.json()["field"]) == (410, "cursor")
+
+
+def test_a_redis_that_was_emptied_is_passed_over_until_it_is_filled_again(running: Service, game: Game) -> None:
+    connect(game.settings).flushall()
+    empty = running.http.get("/leaderboard")
+    assert (empty.headers["x-fairboard-source"], len(empty.json()["entries"])) == ("warehouse", 100)
+    assert running.http.get("/players/p001/rank").headers["x-fairboard-source"] == "warehouse"
+    game.publish()
+    full = running.http.get("/leaderboard")
+    assert full.headers["x-fairboard-source"] == "redis"
+    assert full.headers["etag"] != empty.headers["etag"]
+
+
+def test_a_board_of_another_day_is_not_served_as_today_s(running: Service, game: Game) -> None:
+    client = connect(game.settings)
+    client.hset("lb:second:daily:meta", "start", str(game.yesterday))
+    assert running.http.get("/leaderboard").headers["x-fairboard-source"] == "warehouse"
+    game.publish("publications")
+    assert running.http.get("/leaderboard").headers["x-fairboard-source"] == "redis"
+
+
+def test_a_top_page_of_another_publication_is_not_served(running: Service, game: Game) -> None:
+    client = connect(game.settings)
+    client.hincrby("lb:second:daily:meta", "revision", 1)
+    assert running.http.get("/leaderboard").headers["x-fairboard-source"] == "warehouse"
+    game.publish("publications")
+
+
+def test_a_whole_board_is_ndjson(running: Service, game: Game) -> None:
+    response = running.http.get("/leaderboard?window=alltime", headers=NDJSON)
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert lines([msgspec.json.decode(line) for line in response.text.splitlines()]) == lake(game, WindowKind.ALLTIME)
+    known = NDJSON | {"if-none-match": response.headers["etag"]}
+    assert running.http.get("/leaderboard?window=alltime", headers=known).status_code == 304
+    assert running.http.get("/leaderboard?window=alltime&limit=3", headers=NDJSON).status_code == 400
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=lambda read: read.path)
+def test_the_examples_of_the_openapi_document_are_of_their_type(read: Any) -> None:
+    assert msgspec.to_builtins(msgspec.convert(read.example, read.answer)) == read.example
+
+
+def test_reads_are_counted_by_the_limit_of_their_address(game: Game) -> None:
+    with reading(game, FAIRBOARD_RATE_LIMIT="3", FAIRBOARD_RATE_WINDOW_S="3600") as started:
+        statuses = [started.http.get("/leaderboard").status_code for _ in range(20)]
+        refused = started.http.get("/players/nobody/rank")
+    assert 3 <= statuses.count(200) < 10  # what is counted after an answer is held against the next read
+    assert statuses[-1] == 429
+    assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
 
 
 def test_the_openapi_document_lists_what_answers(running: Service) -> None:
     document = running.http.get("/openapi.json").json()
     for path, methods in document["paths"].items():
         for method in methods:
-            response = running.http.request(method, path.replace("{id}", "nobody"))
+            response = running.http.request(method, path.replace("{player}", "nobody"))
             assert response.status_code not in (405, 500)
-            assert response.status_code != 404 or response.json()["type"] != "urn:fairboard:problem:not-found"
+            assert response.status_code != 404 or "/openapi.json" not in response.json()["detail"]
     assert document["components"]["schemas"]["Progression"]["required"] == ["type", "playerId", "ts", "payload"]
+    around = document["paths"]["/leaderboard/around/{player}"]["get"]["parameters"]
+    assert [one["name"] for one in around] == ["window", "season", "at", "limit", "player"]
+    wait_until(lambda: running.http.get("/readyz").status_code == 200, "the service is well")

@@ -9,10 +9,11 @@ import pytest
 from conftest import Land, land_events, progression
 
 from warehouse.calendar import Days
+from warehouse.damage import Damage, verify
 from warehouse.engine import Engine
 from warehouse.errors import LakeError, SettingsError
 from warehouse.folds import fold
-from warehouse.lake import Damage, Lake
+from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, PROGRESSION
 
@@ -40,7 +41,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def damages(lake: Lake) -> list[Damage]:
-    return [found for found in lake.verify() if isinstance(found, Damage)]
+    return [found for found in verify(lake) if isinstance(found, Damage)]
 
 
 def test_the_same_rows_again_change_nothing_not_even_the_file(lake: Lake) -> None:

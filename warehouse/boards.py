@@ -1,13 +1,14 @@
-"""Boards and progress in Redis: the contract that the game's UI reads (keys, types, expiry), written and read here alone.
+"""Boards and progress in Redis: the contract that the game's UI reads (keys, types, expiry, scores), and how it is read.
 
-A board is built beside, under a staging key of the same hash slot, and swapped in by one transaction with its metadata and its
-top page: a reader sees the old board or the new one. What does not belong here: which boards there are (`calendar.py`), who is
-on them (`leaderboards` in the lake).
+Progress, one hash for a player, is written here too. What does not belong here: how a board gets in (`swaps.py`), which boards
+are due (`publisher.py`), who is on them (`leaderboards` in the lake).
 """
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, cast
+from itertools import islice
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -16,10 +17,10 @@ import polars as pl
 import redis
 
 from warehouse.calendar import Calendar, Window, WindowKind
+from warehouse.errors import StoreUnavailable
 
 TOP = 100
-FRACTION = 2.0**-20  # a double has 53 bits: 33 for the XP, 20 for the order among equals
-CHUNK = 5_000
+FRACTION, EXACT_XP = 2.0**-20, 2**33  # a double has 53 bits: 33 for the XP, 20 for the order among equals
 EXPIRY = {
     WindowKind.DAILY: timedelta(days=2),
     WindowKind.WEEKLY: timedelta(days=14),
@@ -27,6 +28,12 @@ EXPIRY = {
     WindowKind.ALLTIME: timedelta(days=90),
 }
 PROGRESS_EXPIRY = timedelta(days=7)
+PROGRESS_MARK = "progress:published_at"
+CHUNK = 5_000
+READINGS = 100
+ENTRY_COLUMNS = ["rank", "player_id", "xp", "previous_rank", "movement"]
+
+Client: TypeAlias = redis.Redis | redis.RedisCluster
 
 
 class Entry(msgspec.Struct, frozen=True, rename="camel"):
@@ -60,13 +67,49 @@ class Board(msgspec.Struct, frozen=True):
     entries: list[Entry]
 
 
-def key_of(window: Window, today: date) -> str | None:
-    """The Redis key of a window: the running one's, a closed one's, or None once a closed one has outlived its expiry."""
-    if window.start <= today < window.end:
+def key_of(window: Window, calendar: Calendar, today: date) -> str | None:
+    """The Redis key of a window: the running one's, one with its start for a closed one until it expires, or for the next one.
+
+    The first window of a season that has not begun has the running key already: nothing else is there.
+    """
+    if today >= window.end:
+        return dated_key(window) if today < window.end + EXPIRY[window.kind] else None
+    season = calendar.season_of(today)
+    if today >= window.start or season is None or season.id != window.season:
         return window.redis_key
-    if today < window.start or today >= window.end + EXPIRY[window.kind]:
-        return None
+    return dated_key(window)
+
+
+def dated_key(window: Window) -> str:
+    """The key of a window that is not the running one."""
     return f"{window.redis_key}:{window.start}"
+
+
+def staging_key(key: str) -> str:
+    """Where a board is built before it is swapped in: a key of the same hash slot."""
+    return f"{{{key}}}:staging"
+
+
+def stamp_key(key: str) -> str:
+    """The hash beside a board's ZSET, in its slot and swapped with it, whose `revision` says which publication the ZSET is."""
+    return f"{{{key}}}:revision"
+
+
+def page_key(key: str) -> str:
+    """The JSON page of a board's top."""
+    return f"{key}:top"
+
+
+def meta_key(key: str) -> str:
+    """The hash of a board's metadata."""
+    return f"{key}:meta"
+
+
+def node_of(client: Client, key: str) -> redis.Redis:
+    """The server that has the key's slot: transactions are held there."""
+    if isinstance(client, redis.RedisCluster):
+        return client.get_redis_connection(client.get_node_from_key(key))  # type: ignore[no-untyped-call]
+    return client
 
 
 def scores(xp: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -76,104 +119,79 @@ def scores(xp: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     20 bits left: the step grows to what it can hold, and when the steps are used up the fraction is 0 and equal XP is ordered
     by player id, descending, as Redis does. The whole part stays exact up to 2⁵³.
     """
-    firsts = np.flatnonzero(np.concatenate(([True], xp[1:] != xp[:-1])))
-    place = np.arange(len(xp)) - np.repeat(firsts, np.diff(np.append(firsts, len(xp)))) + 1
-    step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64)) * 2)
-    fraction = np.maximum(1.0 - place * step, 0.0)
-    return xp.astype(np.float64) + np.where(step < 1, fraction, 0.0)
+    index = np.arange(len(xp))
+    starts = np.concatenate(([True], xp[1:] != xp[:-1]))
+    place = index - np.maximum.accumulate(np.where(starts, index, 0)) + 1
+    big = np.abs(xp).max(initial=0) >= EXACT_XP
+    step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64))) if big else FRACTION
+    return xp.astype(np.float64) + np.where(np.less(step, 1), np.maximum(1.0 - place * step, 0.0), 0.0)
 
 
-def publish_board(
-    client: redis.Redis, key: str, board: pl.DataFrame, *, calendar: Calendar, window: Window, watermark: int | None, now: float
-) -> int:
-    """Swap a board in; the revision it got.
-
-    `board` has the columns of `leaderboards`, sorted by rank; `watermark` is the newest event counted (s since the epoch);
-    `now` is the time of publication (s since the epoch).
-
-    Raises:
-        redis.RedisError: the old board stays.
-    """
-    staging = f"{{{key}}}:staging"
-    _stage(client, staging, board)
-    ttl, endless = EXPIRY[window.kind], window.kind is WindowKind.ALLTIME
-    with client.pipeline(transaction=True) as swap:
-        swap.watch(f"{key}:meta")  # type: ignore[no-untyped-call]  # redis-py has no types here
-        revision = int(cast("str | None", swap.hget(f"{key}:meta", "revision")) or 0) + 1
-        meta = BoardMeta(
-            window=str(window.kind),
-            season=window.season,
-            start=str(window.start),
-            end="" if endless else str(window.end),
-            resets_at="" if endless else _iso(calendar.starts_at(window.end)),
-            published_at=_iso(now),
-            watermark="" if watermark is None else _iso(watermark),
-            players=board.height,
-            revision=revision,
-        )
-        swap.multi()
-        if board.height:
-            swap.rename(staging, key)
-            swap.expire(key, ttl)
-        else:
-            swap.delete(key)
-        swap.set(f"{key}:top", msgspec.json.encode(Board(meta, entries(board.head(TOP)))), ex=ttl)
-        swap.hset(f"{key}:meta", mapping=cast("dict[Any, Any]", msgspec.to_builtins(meta)))
-        swap.expire(f"{key}:meta", ttl)
-        swap.execute()
-    return revision
-
-
-def read_board(client: redis.Redis, key: str, limit: int = TOP) -> Board | None:
+def read_board(client: Client, key: str, limit: int = TOP) -> Board | None:
     """The board under that key as the game's UI reads it, or None where none is published.
 
-    Up to `TOP` entries come with their movement from the top page; a longer reading is ranks and scores from the ZSET.
+    Up to `TOP` entries come with their movement from the top page, which is one publication's in itself; a longer reading is
+    ranks and scores from the ZSET, read again until it is of the same publication as the page.
+
+    Raises:
+        StoreUnavailable: a hundred readings met a hundred publications.
     """
-    page = cast("str | None", client.get(f"{key}:top"))
-    if page is None:
-        return None
-    board = msgspec.json.decode(page, type=Board)
-    if limit <= TOP:
-        return Board(board.meta, board.entries[:limit])
-    members = cast("list[tuple[str, float]]", client.zrevrange(key, 0, limit - 1, withscores=True))
-    return Board(board.meta, [Entry(rank, player, math.floor(score)) for rank, (player, score) in enumerate(members, 1)])
+    for _ in range(READINGS):
+        page = cast("str | None", client.get(page_key(key)))
+        if page is None:
+            return None
+        board = msgspec.json.decode(page, type=Board)
+        if limit <= TOP:
+            return Board(board.meta, board.entries[:limit])
+        with node_of(client, key).pipeline(transaction=True) as pipe:
+            pipe.hget(stamp_key(key), "revision")
+            pipe.zrevrange(key, 0, limit - 1, withscores=True)
+            revision, members = pipe.execute()
+        if revision == str(board.meta.revision):
+            return Board(board.meta, [Entry(rank, player, math.floor(xp)) for rank, (player, xp) in enumerate(members, 1)])
+    raise StoreUnavailable(f"{key} was published anew during each of {READINGS} readings; nothing was read. Read it again.")
 
 
-def publish_progress(client: redis.Redis, progress: pl.DataFrame, now: float) -> None:
-    """Write `player:{id}:progress`. `progress` has the columns player_id, xp_total, level, xp_to_next."""
-    updated_at = _iso(now)
-    for part in progress.iter_slices(CHUNK):
+def read_progress(client: Client, player: str) -> dict[str, str]:
+    """A player's `player:{id}:progress`; empty where none is published."""
+    return cast("dict[str, str]", client.hgetall(f"player:{player}:progress"))
+
+
+def publish_progress(client: Client, players: Iterable[tuple[Any, ...]], now: float) -> int:
+    """Write `player:{id}:progress` of players given as player_id, xp_total, level, xp_to_next, …; how many they were."""
+    updated_at, written, players = iso(now), 0, iter(players)
+    while chunk := list(islice(players, CHUNK)):
         with client.pipeline(transaction=False) as pipe:
-            for player, xp, level, missing in part.select("player_id", "xp_total", "level", "xp_to_next").iter_rows():
+            for player, xp, level, missing, *_ in chunk:
                 key = f"player:{player}:progress"
                 values = {"xp": xp, "level": level, "xp_to_next": "" if missing is None else missing}
                 pipe.hset(key, mapping=cast("dict[Any, Any]", values | {"updated_at": updated_at}))
                 pipe.expire(key, PROGRESS_EXPIRY)
             pipe.execute()
+        written += len(chunk)
+    return written
 
 
-def read_progress(client: redis.Redis, player: str) -> dict[str, str]:
-    """A player's `player:{id}:progress`; empty where none is published."""
-    return cast("dict[str, str]", client.hgetall(f"player:{player}:progress"))
+def mark_progress(client: Client, now: float) -> None:
+    """Note in Redis that everybody's progress is there: a Redis that came back empty has no such note."""
+    client.set(PROGRESS_MARK, iso(now))
+
+
+def forget_progress(client: Client) -> None:
+    """Have everybody's progress sent again."""
+    client.delete(PROGRESS_MARK)
+
+
+def has_progress(client: Client) -> bool:
+    """Whether Redis has everybody's progress."""
+    return bool(client.exists(PROGRESS_MARK))
 
 
 def entries(board: pl.DataFrame) -> list[Entry]:
     """Rows of `leaderboards` as entries."""
-    columns = board.select("rank", "player_id", "xp", "previous_rank", "movement")
-    return [Entry(*row) for row in columns.iter_rows()]
+    return [Entry(*row) for row in board.select(ENTRY_COLUMNS).iter_rows()]
 
 
-def _stage(client: redis.Redis, staging: str, board: pl.DataFrame) -> None:
-    """Fill the staging key anew. Variadic ZADD is the fast one: 134k members/s against 57k one by one."""
-    client.delete(staging)
-    score = scores(board["xp"].to_numpy())
-    players = board["player_id"].to_list()
-    for start in range(0, len(players), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        client.zadd(staging, dict(zip(players[chunk], score[chunk].tolist(), strict=True)))
-    if players:
-        client.expire(staging, timedelta(hours=1))  # a publisher that dies here leaves nothing for ever
-
-
-def _iso(ts: float) -> str:
+def iso(ts: float) -> str:
+    """A time (s since the epoch) as ISO 8601 in UTC."""
     return datetime.fromtimestamp(ts, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

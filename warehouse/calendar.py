@@ -7,6 +7,7 @@ at a season's edge, so that a running season always has its running boards.
 import csv
 import re
 from bisect import bisect_right
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -61,6 +62,11 @@ class Days:
         """The `number` days that end with `last`."""
         return cls(last - ONE_DAY * (number - 1), last)
 
+    @classmethod
+    def month_of(cls, day: date) -> "Days":
+        """The calendar month that contains `day`."""
+        return cls(day.replace(day=1), day.replace(day=monthrange(day.year, day.month)[1]))
+
     def __iter__(self) -> Iterator[date]:
         return (self.first + ONE_DAY * n for n in range(len(self)))
 
@@ -97,6 +103,14 @@ class Window:
         """Key of the running board; a closed window's key has its start behind it."""
         return f"lb:{self.season}:{self.kind}"
 
+    def __str__(self) -> str:
+        return f"{self.kind} window of {self.start}"
+
+    @property
+    def days(self) -> Days:
+        """Its days."""
+        return Days(self.start, self.end - ONE_DAY)
+
     @property
     def partition(self) -> dict[str, str | date]:
         """The window as the partition key of `leaderboards`."""
@@ -122,12 +136,20 @@ class Calendar:
         """The calendar that the settings describe."""
         return cls(settings.seasons, settings.zone)
 
+    @property
+    def announced(self) -> list[Season]:
+        """The seasons of a configured calendar; none where they are months or years."""
+        return self._seasons
+
     def day_of(self, ts: int) -> date:
         """The deployment's day of `ts` (seconds since the epoch)."""
         return datetime.fromtimestamp(ts, self.zone).date()
 
     def starts_at(self, day: date) -> int:
-        """When `day` begins, in seconds since the epoch."""
+        """When `day` begins, in seconds since the epoch: where midnight is left out, at what comes instead.
+
+        A day is one stretch of time wherever the clock changes on the hour. In Newfoundland it went back at 00:01 until 2011.
+        """
         return int(datetime.combine(day, time(), self.zone).timestamp())
 
     def season_of(self, day: date) -> Season | None:

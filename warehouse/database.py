@@ -5,6 +5,9 @@ SQLite in the data folder by default, PostgreSQL in production. What does not be
 """
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +72,71 @@ LEADERBOARD_SNAPSHOTS = sa.Table(
     comment="The top of every closed window; the lake keeps the whole board.",
 )
 
+BOARD_REVISIONS = sa.Table(
+    "board_revisions",
+    METADATA,
+    sa.Column("window_kind", sa.String(16), primary_key=True),
+    sa.Column("season", sa.String(32), primary_key=True),
+    sa.Column("window_start", sa.Date, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("cause", sa.Text, nullable=False, comment="`first publication`, `late events`, `verdict 3` …, or `recomputed`"),
+    sa.Column("players", sa.BigInteger, nullable=False),
+    sa.Column("moved", sa.BigInteger, nullable=False, comment="players whose rank or XP differs from the revision before"),
+    sa.Column("watermark", sa.BigInteger, comment="newest event counted, s since the epoch; NULL of an empty board"),
+    sa.Column("folded", sa.JSON, nullable=False, comment="when each of its days was folded, ns since the epoch by date"),
+    comment="Every board that a closed window was published with; the boards themselves are in the lake.",
+)
+
+REVISION_CAUSES = sa.Table(
+    "revision_causes",
+    METADATA,
+    sa.Column("window_kind", sa.String(16), primary_key=True),
+    sa.Column("season", sa.String(32), primary_key=True),
+    sa.Column("window_start", sa.Date, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("player_id", sa.String(128), primary_key=True),
+    sa.Column("late_events", sa.JSON, nullable=False, comment="ids, the last to arrive first, ten at most"),
+    sa.Column("verdict_id", sa.Integer, comment="the verdict that took the player off, or whose reversal put back"),
+    comment="Why a revision differs from the one before, for each player whose XP differs; the others only moved.",
+)
+
+VERDICTS = sa.Table(
+    "verdicts",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("player_id", sa.String(128), nullable=False, index=True),
+    sa.Column("case_id", sa.Integer, index=True, comment="the case it closed; NULL of a verdict without one"),
+    sa.Column("decision", sa.String(16), nullable=False, comment="`confirmed`, `dismissed` or `insufficient`"),
+    sa.Column("excluded_from", sa.Date, comment="NULL: excludes from nothing"),
+    sa.Column("excluded_until", sa.Date, comment="exclusive; NULL: for good"),
+    sa.Column("decided_by", sa.String(128), nullable=False),
+    sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("rules_version", sa.Text),
+    sa.Column("reversed_by", sa.String(128)),
+    sa.Column("reversed_at", sa.DateTime(timezone=True)),
+    sa.Column("reversal_reason", sa.Text),
+    sa.Column("enforced_at", sa.DateTime(timezone=True), comment="when the boards followed; NULL as long as they have not"),
+    comment="What was decided about a player. Never changed nor deleted: reversed.",
+)
+
 PUBLICATIONS = sa.Table(
     "publications",
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("redis_key", sa.String(128), nullable=False, index=True),
     sa.Column("window_start", sa.Date, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, comment="NULL of a failed publication"),
     sa.Column("watermark", sa.BigInteger, comment="newest event counted, s since the epoch; NULL of an empty board"),
     sa.Column("players", sa.BigInteger, nullable=False),
-    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False, index=True),
     sa.Column("duration_ms", sa.BigInteger, nullable=False),
-    comment="Every board swapped into Redis.",
+    sa.Column("outcome", sa.String(16), nullable=False, server_default="published", comment="`published` or `failed`"),
+    sa.Column("how", sa.String(16), comment="`whole` or `changes`; NULL of a failed publication"),
+    sa.Column("members", sa.BigInteger, comment="members sent or taken out"),
+    sa.Column("error", sa.Text, comment="why it failed"),
+    comment="Every board swapped into Redis, and every one that was refused, of the last three days.",
 )
 
 
@@ -103,6 +159,34 @@ def open_database(settings: Settings) -> sa.Engine:
             "See FAIRBOARD_DATABASE_URL."
         ) from error
     return engine
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[sa.Connection | None]:
+    """A connection for who only reads; None where SQLite has no file yet, because reading makes none.
+
+    Raises:
+        StoreUnavailable: as `open_database`.
+    """
+    url = sa.make_url(settings.sqlalchemy_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        yield None
+        return
+    database = open_database(settings)
+    try:
+        with database.connect() as connection:
+            yield connection
+    finally:
+        database.dispose()
+
+
+def in_utc(row: sa.RowMapping) -> dict[str, Any]:
+    """A row with its times in UTC: SQLite gives them back without a zone, PostgreSQL in its own."""
+    return {str(name): _utc(value) if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def _utc(time: datetime) -> datetime:
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

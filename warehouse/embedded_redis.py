@@ -16,13 +16,17 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import redis
+from redis.exceptions import RedisClusterException
 
 from warehouse.errors import StoreUnavailable
 from warehouse.settings import Settings
 
 START_TIMEOUT_S = 10.0
+CLUSTER_SCHEMES = ("redis+cluster://", "rediss+cluster://")
+REDIS_ERRORS = (redis.RedisError, RedisClusterException)  # redis-py's cluster client has a family of its own
 
 
 def find_server() -> Path:
@@ -63,9 +67,25 @@ def redis_url(settings: Settings) -> str:
         ) from None
 
 
-def connect(settings: Settings) -> redis.Redis:
-    """A client of the deployment's Redis, text in and out. Connects at the first command."""
-    return redis.Redis.from_url(redis_url(settings), decode_responses=True, socket_connect_timeout=2, socket_timeout=60)
+def connect(settings: Settings) -> redis.Redis | redis.RedisCluster:
+    """A client of the deployment's Redis, text in and out; of a cluster where the URL begins with `redis+cluster://`.
+
+    The client of one server connects at its first command, that of a cluster at once.
+
+    Raises:
+        redis.RedisError, RedisClusterException: the cluster cannot be reached.
+    """
+    url = redis_url(settings)
+    if url.startswith(CLUSTER_SCHEMES):
+        url = url.replace("+cluster", "", 1)
+        return redis.RedisCluster.from_url(url, decode_responses=True, socket_connect_timeout=2, socket_timeout=60)
+    return redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=2, socket_timeout=60)
+
+
+def where_is(settings: Settings) -> str:
+    """The address of the deployment's Redis, without its password."""
+    url = urlsplit(redis_url(settings))
+    return f"{url.hostname}:{url.port}" if url.hostname else url.path
 
 
 def _endpoint(settings: Settings) -> Path:

@@ -3,6 +3,7 @@
 What belongs here: connections, views, models. What does not: which days to compute (`folds.py`), where files lie (`lake.py`).
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -15,11 +16,12 @@ import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
-from warehouse.calendar import Calendar, Days
+from warehouse.calendar import Calendar
 from warehouse.errors import SettingsError
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
+from warehouse.verdicts import exclusions
 
 MODELS = Path(__file__).parent / "models"
 
@@ -31,17 +33,6 @@ class Model:
     name: str
     sql: str
     upstream: frozenset[str]
-
-
-def upstream_tables(name: str) -> list[str]:
-    """The tables of the lake that a model reads, itself or through other models."""
-    found: set[str] = set()
-    for relation in model(name).upstream - {name, "landed"}:
-        if relation in TABLES:
-            found.add(relation)
-        elif (MODELS / f"{relation}.sql").exists():
-            found.update(upstream_tables(relation))
-    return sorted(found)
 
 
 @cache
@@ -75,16 +66,36 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.connection.close()
 
-    def bind(self, table: Table, days: Days | None = None) -> None:
-        """Make a table a view of its name; of a range of days where it is partitioned by day.
+    def bind(self, table: Table, days: Container[date] | None = None) -> None:
+        """Make a table a view of its name; with `days`, of those partitions alone (see `Lake.partitions`).
 
         `events` is the model over the raw files, which the view `landed` shows.
         """
         if table is EVENTS:
-            self._view("landed", scan(EVENTS, self.lake.files(EVENTS, days)))
-            self._view("events", model("events").sql)
+            self.bind_landed(self.lake.files(EVENTS, days))
+            self._view("events", "SELECT * FROM landed" if self._each_id_once(days) else model("events").sql)
         else:
-            self._view(table.name, scan(table, self.lake.files(table, days)))
+            self.bind_files(table, self.lake.files(table, days))
+
+    def bind_files(self, table: Table, files: list[Path]) -> None:
+        """Make those files of a table a view of its name."""
+        self._view(table.name, scan(table, files))
+
+    def bind_landed(self, files: list[Path], without: str | None = None) -> None:
+        """Make raw files of `events` the view `landed`; `without` leaves a player's rows out."""
+        sql = scan(EVENTS, files)
+        if without is not None:
+            sql = f"SELECT * FROM ({sql}) WHERE player_id <> {exp.Literal.string(without).sql(dialect='duckdb')}"  # noqa: S608 - a literal
+        self._view("landed", sql)
+
+    def _each_id_once(self, days: Container[date] | None) -> bool:
+        """Whether every day is one compacted file without conflicts: then nothing has to look for copies."""
+        for keys in self.lake.partitions(EVENTS, days):
+            names = [path.name for path in self.lake.folder(EVENTS, keys).glob("*.parquet")]
+            record = self.lake.record(self.lake.folder(EVENTS, keys) / names[0]) if len(names) == 1 else None
+            if names and (record is None or record.ids != record.rows):
+                return False
+        return True
 
     def bind_all(self) -> None:
         """Make every table of the lake a view: what an analyst sees."""
@@ -123,6 +134,14 @@ class Engine:
         """Make the level rewards the relation `rewards`: level, reward."""
         self._bind_csv("rewards", self.settings.rewards_file, {"level": "BIGINT", "reward": "VARCHAR"})
 
+    def bind_exclusions(self) -> None:
+        """Make whom the verdicts exclude the relation `exclusions`: player_id, excluded_from, excluded_until (exclusive).
+
+        Raises:
+            StoreUnavailable: the SQL database cannot be reached; nothing was computed.
+        """
+        self.bind_rows("exclusions", exclusions(self.settings))
+
     def bind_rules(self) -> None:
         """Make the fairness rules the relation `fairness_rules`, each in its newest version."""
         self._bind_csv(
@@ -144,9 +163,12 @@ class Engine:
         fixed = tree.transform(lambda node: values[node.name] if isinstance(node, exp.Placeholder) else node)
         self._view(name, fixed.sql(dialect="duckdb"))
 
-    def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyRelation:
-        """Run a model. The relation it gives is lazy: take it as Arrow batches."""
-        return self.connection.sql(model(name).sql, params=parameters)
+    def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyConnection:
+        """Run a model; take the result as Arrow batches or a frame before the next statement.
+
+        A relation (`connection.sql`) with parameters would keep the whole result, and copy it once more to hand it out.
+        """
+        return self.connection.execute(model(name).sql, parameters)
 
     def _bind_csv(self, name: str, path: Path, columns: dict[str, str]) -> None:
         try:

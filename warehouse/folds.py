@@ -4,32 +4,38 @@ A fold reads what lies upstream, computes the range's partitions and replaces th
 What does not belong here: Dagster, Redis, the SQL database.
 """
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
+from warehouse.compaction import count_landed, settle
+from warehouse.damage import examine, set_aside
 from warehouse.engine import Engine
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, REJECTS, TABLES, Table
+from warehouse.spans import History, bind_boards, bind_spans, days_of
+from warehouse.tables import (
+    ACTIVITY_DAYS,
+    DAILY_METRICS,
+    EVENTS,
+    FAIRNESS,
+    LEADERBOARDS,
+    PLAYER_DAYS,
+    PLAYER_MONTHS,
+    PROGRESSION,
+    REJECTS,
+    Table,
+)
 
 BASELINE_DAYS = 28
+MONTH_DAYS = 30  # of MAU; also how far the model of daily_metrics follows a cohort
 CONFLICTS_FILE = "conflicts.parquet"
-
-_WINDOW_COLUMNS: dict[str, pa.DataType] = {
-    "window_kind": pa.string(),
-    "season": pa.string(),
-    "window_start": pa.date32(),
-    "as_of": pa.date32(),
-    "event_date": pa.date32(),
-    "counts": pa.bool_(),
-    "counted_before": pa.bool_(),
-}
-WINDOW_DAYS = pa.schema(_WINDOW_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -46,72 +52,115 @@ class Folded:
 
 
 def events(engine: Engine, days: Days) -> Folded:
-    """The landed events: nothing is computed but their counts, and the ids in conflict go to `rejects`.
+    """The landed events: their files are brought in order (`compaction`), counted, and the ids in conflict go to `rejects`.
 
-    `details` holds landed, events, duplicates, conflicts and rejected (refused at the door on those days).
+    `details` holds landed (copies dropped since included), events, duplicates, conflicts, rejected (refused at the door on
+    those days), and set_aside: damaged files that were found now.
     """
     started = perf_counter()
-    engine.bind(EVENTS, days)
-    counts = engine.run("landings").arrow().read_all().to_pylist()
-    landed, unique, conflicts = (sum(row[name] for row in counts) for name in ("landed", "events", "conflicts"))
-    rejects = engine.lake.partitions(REJECTS, days)
-    if conflicts or any((engine.lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
+    lake, today = engine.lake, engine.calendar.day_of(int(time.time()))
+    done = [settle(engine, keys, closed=_day(keys) < today) for keys in lake.partitions(EVENTS, days)]
+    found = count_landed(engine, days)
+    rejects = lake.partitions(REJECTS, days)
+    if found.conflicts or any((lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
+        engine.bind(EVENTS, days)
         _replace(engine, REJECTS, engine.run("conflicts").arrow(), rejects, name=CONFLICTS_FILE)
     refused = sum(
         record.rows
-        for keys in engine.lake.partitions(REJECTS, days)
-        for name, record in engine.lake.records(REJECTS, keys).items()
+        for keys in lake.partitions(REJECTS, days)
+        for name, record in lake.records(REJECTS, keys).items()
         if name != CONFLICTS_FILE
     )
     details = {
-        "landed": landed,
-        "events": unique,
-        "duplicates": landed - unique - conflicts,
-        "conflicts": conflicts,
+        "landed": found.landed,
+        "events": found.events,
+        "duplicates": found.landed - found.events - found.conflicts,
+        "conflicts": found.conflicts,
         "rejected": refused,
+        "set_aside": sum(one.set_aside for one in done),
     }
-    return Folded("events", days, unique, len(counts), 0, perf_counter() - started, details)
+    merged = sum(one.merged for one in done)
+    return Folded("events", days, found.events, len(done), merged, perf_counter() - started, details)
 
 
 def player_days(engine: Engine, days: Days) -> Folded:
-    """One row per player and day. Records per day which files it has read, for `stale_days`."""
+    """One row per player and day. Damaged files are set aside first; what was read is recorded per day, for `stale_days`."""
+    for keys in engine.lake.partitions(EVENTS, days):
+        for damage in examine(engine.lake, EVENTS, keys).damages:
+            set_aside(engine.lake, damage)
+    return _fold_events(engine, PLAYER_DAYS, days)
+
+
+def player_months(engine: Engine, days: Days) -> Folded:
+    """One row per player and month, of the range's months and of the one before them, which the range may have closed.
+
+    The newest month that has events is not rolled up: it would be written again every day, and nothing reads it whole.
+    A month whose days are as they were when it was folded is left alone.
+    """
+    started = perf_counter()
+    history = History(engine)
+    before = history.within(Days(date.min, days.first.replace(day=1) - ONE_DAY))
+    reach = Days((before or [days.first])[-1].replace(day=1), Days.month_of(days.last).last)
+    inside = history.within(reach)
+    closed = {day.replace(day=1) for day in inside} - {day.replace(day=1) for day in history.days[-1:]}
+    kept = closed & {month.first for month in history.months}
+    engine.bind(PLAYER_DAYS, {day for day in inside if day.replace(day=1) in closed - kept})
+    batches = engine.run("player_months").arrow()
+    existing = [keys for keys in engine.lake.partitions(PLAYER_MONTHS, reach) if keys["month_start"] not in kept]
+    inputs = {month: history.digest(Days.month_of(month)) for month in closed}
+    folded = _replace(engine, PLAYER_MONTHS, batches, existing, inputs=inputs)
+    return _finished(folded, days, started)
+
+
+def activity_days(engine: Engine, days: Days) -> Folded:
+    """What was played on each day, by activity, boss and item: of the day's events alone.
+
+    It goes after `player_days` (see `AFTER`): events that land between the two make the day stale.
+    """
+    return _fold_events(engine, ACTIVITY_DAYS, days)
+
+
+def _fold_events(engine: Engine, table: Table, days: Days) -> Folded:
+    """A table of each day's events alone; with each partition goes the fingerprint of what it was folded from."""
     started = perf_counter()
     inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
     engine.bind(EVENTS, days)
-    batches = engine.run("player_days", first_day=days.first, last_day=days.last).arrow()
-    existing = engine.lake.partitions(PLAYER_DAYS, days)
-    folded = _replace(engine, PLAYER_DAYS, batches, existing, inputs=lambda keys: inputs.get(keys["event_date"], ""))
+    batches = engine.run(table.name, first_day=days.first, last_day=days.last).arrow()
+    existing = engine.lake.partitions(table, days)
+    folded = _replace(engine, table, batches, existing, inputs=inputs)
     return _finished(folded, days, started)
 
 
 def progression(engine: Engine, days: Days) -> Folded:
-    """How far every player is at the end of each day of the range, and of every later day: they stand on it."""
+    """How far every player is at the end of each day of the range, and of the later days that stood on something else.
+
+    Each partition records a fingerprint of its day, for `behind_days`, and of all that it stands on: the days up to it and
+    the level curve.
+    """
     started = perf_counter()
-    days = _with_later(engine, days, date.max)
-    engine.bind(PLAYER_DAYS, Days(date.min, days.last))
     engine.bind_levels()
+    history = History(engine)
+    digests = history.digests(Days(date.min, date.max), engine.settings.levels_file.read_bytes())
+    inputs = {day: f"{history.fingerprints[day]} {digest}" for day, digest in digests.items()}
+    moved = [day for day in inputs if day > days.last and engine.lake.inputs(PROGRESSION, {"event_date": day}) != inputs[day]]
+    days = Days(days.first, max([days.last, *moved]))
+    bind_spans(engine, history.spans(Days(date.min, days.first - ONE_DAY)), history.within(days))
     batches = engine.run("progression", first_day=days.first, last_day=days.last).arrow()
-    folded = _replace(engine, PROGRESSION, batches, engine.lake.partitions(PROGRESSION, days))
+    existing = engine.lake.partitions(PROGRESSION, days)
+    folded = _replace(engine, PROGRESSION, batches, existing, inputs=inputs)
     return _finished(folded, days, started)
 
 
 def leaderboards(engine: Engine, days: Days) -> Folded:
     """Every board whose window contains a day of the range, over the days that the lake holds of it.
 
-    And the daily board of the day after, whose `previous_rank` looks back at the range.
+    And the daily board of the day after, whose `previous_rank` looks back at the range. Whom a verdict excludes is on none.
     """
     started = perf_counter()
-    days = Days(days.first, days.last + ONE_DAY)
-    windows = window_days(engine, days, days_of(engine, PLAYER_DAYS))
-    needed = [day for day in windows["event_date"].to_pylist() if day]
-    engine.bind(PLAYER_DAYS, Days(min(needed), max(needed)) if needed else days)
-    engine.bind_rows("window_days", windows)
-    affected = [
-        keys
-        for keys in engine.lake.partitions(LEADERBOARDS)
-        if isinstance(keys["window_start"], date) and _touches(engine, keys, days)
-    ]
-    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), affected)
+    days = _with_day_after(days)
+    bind_boards(engine, History(engine), {window for day in days for window in engine.calendar.windows_of(day)})
+    engine.bind_exclusions()
+    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), boards_of(engine, days))
     return _finished(folded, days, started)
 
 
@@ -125,6 +174,21 @@ def fairness(engine: Engine, days: Days) -> Folded:
     bind_event_scores(engine, days)
     batches = engine.run("fairness", baseline_days=BASELINE_DAYS).arrow()
     folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
+    return _finished(folded, days, started)
+
+
+def daily_metrics(engine: Engine, days: Days) -> Folded:
+    """How the game did on each day of the range, and on every later one: levels and first days stand on all days before."""
+    started = perf_counter()
+    days = _with_later(engine, days, date.max)
+    month_start = days.first - timedelta(days=MONTH_DAYS - 1)
+    history = History(engine, until=days.last)
+    bind_spans(engine, history.spans(Days(date.min, days.last)), history.within(Days(month_start, days.last)))
+    engine.bind(PROGRESSION, days)
+    engine.bind(ACTIVITY_DAYS, days)
+    engine.bind_levels()
+    batches = engine.run("daily_metrics", first_day=days.first, last_day=days.last, month_start=month_start).arrow()
+    folded = _replace(engine, DAILY_METRICS, batches, engine.lake.partitions(DAILY_METRICS, days))
     return _finished(folded, days, started)
 
 
@@ -142,53 +206,60 @@ def bind_event_scores(engine: Engine, days: Days) -> None:
 FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "events": events,
     "player_days": player_days,
+    "player_months": player_months,
+    "activity_days": activity_days,
     "progression": progression,
     "leaderboards": leaderboards,
     "fairness": fairness,
+    "daily_metrics": daily_metrics,
 }
+
+# What a table's fold has to follow beside those whose rows it reads.
+AFTER = {ACTIVITY_DAYS.name: [PLAYER_DAYS.name]}
 
 
 def fold(engine: Engine, table: str, days: Days) -> Folded:
-    """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs."""
-    with engine.lake.lock(table):
-        if table != EVENTS.name:
-            engine.lake.sweep(TABLES[table])
+    """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs.
+
+    Whoever reads `events` keeps its files from being merged meanwhile.
+    """
+    lake = engine.lake
+    if table == EVENTS.name:
+        with lake.lock(table):
+            return events(engine, days)
+    with lake.lock(table), lake.lock(EVENTS.name, shared=True):
+        lake.sweep(table)
         return FOLDS[table](engine, days)
 
 
 def stale_days(engine: Engine) -> list[date]:
     """The days whose events changed since `player_days` last read them, late arrivals included."""
     lake = engine.lake
+    days = sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
+    keys: list[Keys] = [{"event_date": day} for day in days]
+    return [day for day, key in zip(days, keys, strict=True) if lake.fingerprint(EVENTS, key) != lake.inputs(PLAYER_DAYS, key)]
 
-    def folded_from(keys: Keys) -> str:
-        record = lake.record(lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE)
-        return record.inputs if record else ""
 
+def behind_days(engine: Engine) -> list[date]:
+    """The days whose `player_days` changed since `progression` last stood on them: boards are refreshed more often."""
+    fingerprints = History(engine).fingerprints
+    days = sorted({*fingerprints, *days_of(engine, PROGRESSION)})
     return [
         day
-        for day in sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
-        if lake.fingerprint(EVENTS, {"event_date": day}) != folded_from({"event_date": day})
+        for day in days
+        if engine.lake.inputs(PROGRESSION, {"event_date": day}).partition(" ")[0] != fingerprints.get(day, "")
     ]
 
 
-def window_days(engine: Engine, days: Days, active: list[date]) -> pa.Table:
-    """Which active days count into which window: the relation behind `leaderboards` (schema `WINDOW_DAYS`).
+def windows_of(engine: Engine, days: Days) -> set[Window]:
+    """The windows that `leaderboards` computes of a range: those that contain a day of it, and have an active day."""
+    days, active = _with_day_after(days), days_of(engine, PLAYER_DAYS)
+    windows = {window for day in active for window in engine.calendar.windows_of(day)}
+    return {window for window in windows if _overlaps(window.start, window.end, days)}
 
-    Only windows that contain a day of the range, and have an active day. `as_of` is a window's last active day; a day counts
-    into the board as it stood before when it came earlier (of a daily board: when it is the day before).
-    """
-    as_of: dict[Window, date] = {}
-    for day in sorted(active):
-        as_of |= {window: day for window in engine.calendar.windows_of(day) if _overlaps(window.start, window.end, days)}
-    rows: list[tuple[Any, ...]] = []
-    for window, last in as_of.items():
-        inside = [day for day in active if window.start <= day <= last]
-        if window.kind is WindowKind.DAILY:
-            counted = [(day, True, False) for day in inside] + [(d, False, True) for d in active if d == window.start - ONE_DAY]
-        else:
-            counted = [(day, True, day < last) for day in inside]
-        rows += [(str(window.kind), window.season, window.start, last, *day) for day in counted]
-    return pa.Table.from_pylist([dict(zip(WINDOW_DAYS.names, row, strict=True)) for row in rows], schema=WINDOW_DAYS)
+
+def _with_day_after(days: Days) -> Days:
+    return Days(days.first, days.last + ONE_DAY)
 
 
 def fairness_days(engine: Engine, days: Days) -> Days:
@@ -201,9 +272,15 @@ def _with_later(engine: Engine, days: Days, bound: date) -> Days:
     return Days(days.first, max([days.last, *days_of(engine, PLAYER_DAYS, Days(days.last, bound))]))
 
 
-def days_of(engine: Engine, table: Table, days: Days | None = None) -> list[date]:
-    """The days that a table has partitions of."""
-    return [day for keys in engine.lake.partitions(table, days) if isinstance(day := keys["event_date"], date)]
+def _day(keys: Keys) -> date:
+    day = keys["event_date"]
+    assert isinstance(day, date)
+    return day
+
+
+def boards_of(engine: Engine, days: Days) -> list[Keys]:
+    """The boards of the lake whose window contains a day of the range."""
+    return [keys for keys in engine.lake.partitions(LEADERBOARDS) if _touches(engine, keys, days)]
 
 
 def _overlaps(start: date, end: date, days: Days) -> bool:
@@ -225,14 +302,17 @@ def _replace(
     batches: Iterable[pa.RecordBatch],
     existing: list[Keys],
     *,
-    inputs: Callable[[Keys], str] = lambda _: "",
+    inputs: Mapping[Any, str] = MappingProxyType({}),
     name: str = PARTITION_FILE,
 ) -> Folded:
-    """Write each partition of the sorted batches; of the existing ones, take away those that came out empty."""
+    """Write each partition of the sorted batches; of the existing ones, take away those that came out empty.
+
+    `inputs` has, by the partition's date, the fingerprint of what it was computed from.
+    """
     folded = Folded(table.name, Days(date.min, date.min))
     staged, written = [], []
     for keys, rows in split_partitions(table, batches):
-        staged.append(engine.lake.stage(table, rows, keys, name, inputs(keys)))
+        staged.append(engine.lake.stage(table, rows, keys, name, inputs.get(keys[table.date_column], "")))
         written.append(keys)
         folded.rows += rows.num_rows
     folded.partitions = len(staged)

@@ -3,13 +3,14 @@
 A file is written beside the tables, fsynced, moved into place by one rename, and its folders fsynced; its rows and SHA-256 are
 recorded under `_manifest`, because DuckDB and Polars read a flipped bit as data without a word.
 
-What does not belong here: what the tables mean (`tables.py`) and how they are computed (`folds.py`).
+What does not belong here: what the tables mean (`tables.py`), how they are computed (`folds.py`), compacting (`compaction.py`)
+and what to do about damage (`damage.py`).
 """
 
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -22,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from warehouse.calendar import Days
+from warehouse import encodings
 from warehouse.errors import LakeError, SettingsError
-from warehouse.tables import TABLES, Table
+from warehouse.tables import Table
 
 PARTITION_FILE = "data.parquet"
 MANY = 32
@@ -32,12 +33,24 @@ MANY = 32
 Keys = dict[str, str | date]
 
 
-class FileRecord(msgspec.Struct, frozen=True):
-    """What was recorded when a file was written. `inputs` is the fingerprint of what a derived partition was computed from."""
+class FileRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was recorded when a file was written.
+
+    `inputs` is the fingerprint of what a derived partition was computed from. A compacted file has the digests of the files
+    that it stands for, the rows that they had (`landed`) and the distinct event ids that it holds (`ids`).
+    """
 
     rows: int
     sha256: str
     inputs: str = ""
+    sources: tuple[str, ...] = ()
+    landed: int = 0
+    ids: int = 0
+
+    @property
+    def origin(self) -> frozenset[str]:
+        """The digests of the files as they landed: its own, or those that it was compacted from."""
+        return frozenset(self.sources or (self.sha256,))
 
 
 class LakeIdentity(msgspec.Struct, frozen=True):
@@ -58,14 +71,6 @@ class Staged:
     recorded: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A file that is not as it was written."""
-
-    path: Path
-    what: str
-
-
 class Lake:
     """The tables below one folder."""
 
@@ -80,9 +85,9 @@ class Lake:
         self.scratch.mkdir(parents=True, exist_ok=True)
         identity = root / "_lake.json"
         if not identity.exists():
-            temporary = self._beside(identity, "identity")
+            temporary = self.beside(identity, "identity")
             temporary.write_bytes(msgspec.json.encode(LakeIdentity(timezone)))
-            _move_durably([(temporary, identity)])
+            move_durably([(temporary, identity)])
         found = msgspec.json.decode(identity.read_bytes(), type=LakeIdentity)
         if found.timezone != timezone:
             raise SettingsError(
@@ -96,13 +101,17 @@ class Lake:
         """The folder of one partition."""
         return self.root.joinpath(table.name, *(f"{key}={quote(str(keys[key]), safe='')}" for key in table.partition))
 
-    def files(self, table: Table, days: Days | None = None) -> list[Path]:
-        """The table's Parquet files in a stable order, of a range of days where the table is partitioned by day."""
+    def files(self, table: Table, days: Container[date] | None = None) -> list[Path]:
+        """The table's Parquet files in a stable order; of some days where the table is partitioned by day, see `partitions`."""
         return [path for keys in self.partitions(table, days) for path in sorted(self.folder(table, keys).glob("*.parquet"))]
 
-    def partitions(self, table: Table, days: Days | None = None) -> list[Keys]:
-        """The keys of the partitions that exist, sorted."""
-        found: list[tuple[Path, Keys]] = [(self.root / table.name, {})]
+    def partitions(self, table: Table, days: Container[date] | None = None, *, recorded: bool = False) -> list[Keys]:
+        """The keys of the partitions that exist, sorted; with `days`, those whose date (`Table.date_column`) is among them.
+
+        With `recorded`, of those that have records, files or not.
+        """
+        root = self.root / table.name
+        found: list[tuple[Path, Keys]] = [(self.record_path(root) if recorded else root, {})]
         for column in table.partition:
             is_date = pa.types.is_date(table.schema.field(column).type)
             found = [
@@ -110,44 +119,37 @@ class Lake:
                 for folder, keys in found
                 for child, value in _children(folder, column)
             ]
-        partitions = [keys for folder, keys in found if days is None or keys["event_date"] in days]
+        partitions = [keys for folder, keys in found if days is None or keys[table.date_column] in days]
         return sorted(partitions, key=lambda keys: [str(keys[c]) for c in table.partition])
+
+    def inputs(self, table: Table, keys: Keys) -> str:
+        """The fingerprint of what a derived partition was computed from; `""` where none was recorded or the file is gone."""
+        path = self.folder(table, keys) / PARTITION_FILE
+        record = self.record(path) if path.exists() else None
+        return record.inputs if record else ""
 
     def record(self, path: Path) -> FileRecord | None:
         """What was recorded of a file, or None where nothing was."""
         try:
-            return msgspec.json.decode(self._record_path(path).read_bytes(), type=FileRecord)
+            return msgspec.json.decode(self.record_path(path).read_bytes(), type=FileRecord)
         except FileNotFoundError:
             return None
 
     def records(self, table: Table, keys: Keys) -> dict[str, FileRecord]:
-        """What was recorded of a partition's files, by file name."""
-        folder = self._record_path(self.folder(table, keys))
-        return {
-            path.name.removesuffix(".json"): msgspec.json.decode(path.read_bytes(), type=FileRecord)
-            for path in sorted(folder.glob("*.json"))
-        }
+        """What was recorded of a partition's files, by file name, in the order of names."""
+        folder = self.record_path(self.folder(table, keys))
+        try:
+            with os.scandir(folder) as entries:
+                paths = sorted(entry.path for entry in entries)
+        except FileNotFoundError:
+            return {}
+        found = {os.path.basename(path).removesuffix(".json"): _read(path) for path in paths}  # noqa: PTH119 - a Path costs more than the reading
+        return {name: msgspec.json.decode(content, type=FileRecord) for name, content in found.items() if content}
 
     def fingerprint(self, table: Table, keys: Keys) -> str:
-        """A digest of a partition's content as recorded; `""` for an empty one."""
-        records = self.records(table, keys)
-        return hashlib.sha256("".join(r.sha256 for r in records.values()).encode()).hexdigest() if records else ""
-
-    def verify(self) -> Iterator[Damage | FileRecord]:
-        """Read every file and compare it with its record: yields the record of a sound file, the damage of any other."""
-        for table in TABLES.values():
-            recorded = {self._file_path(path) for path in (self.root / "_manifest" / table.name).rglob("*.json")}
-            present = set(self.files(table))
-            for path in sorted(recorded | present):
-                record = self.record(path)
-                if record is None:
-                    yield Damage(path, "was not written by Fairboard: nothing is recorded of it")
-                elif path not in present:
-                    yield Damage(path, f"is missing, with {record.rows:,} rows")
-                elif _sha256(path) != record.sha256:
-                    yield Damage(path, "has changed since it was written (SHA-256 differs)")
-                else:
-                    yield record
+        """A digest of what has landed in a partition, however it was compacted since; `""` for an empty one."""
+        origins = {digest for record in self.records(table, keys).values() for digest in record.origin}
+        return hashlib.sha256("".join(sorted(origins)).encode()).hexdigest() if origins else ""
 
     # Writing
 
@@ -160,19 +162,23 @@ class Lake:
             LakeError: the columns are not the table's.
         """
         if not rows.num_rows:
-            return self.remove(self.folder(table, keys) / name)
+            return self.remove(self.folder(table, keys) / name) == 1
         return self.commit([self.stage(table, rows, keys, name, inputs)]) == 1
 
     def stage(self, table: Table, rows: pa.Table, keys: Keys, name: str = PARTITION_FILE, inputs: str = "") -> Staged:
         """Write a file beside the tables; `commit` moves it into place (see `write`)."""
         path = self.folder(table, keys) / name
-        temporary = self._beside(path, table.name)
+        temporary = self.beside(path, table.name)
         try:
-            pq.write_table(conform(table, rows), temporary, compression="zstd", write_statistics=True)
-            record = FileRecord(rows.num_rows, _sha256(temporary), inputs)
+            pq.write_table(conform(table, rows), temporary, **encodings.fresh(table))
+            record = FileRecord(rows.num_rows, sha256(temporary), inputs)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        return self.staged(path, temporary, record)
+
+    def staged(self, path: Path, temporary: Path, record: FileRecord) -> Staged:
+        """A file that was written beside the tables, on its way to `path`."""
         before = self.record(path)
         changed = before is None or before.sha256 != record.sha256 or not path.exists()
         return Staged(path, temporary, record, changed=changed, recorded=before == record)
@@ -183,46 +189,44 @@ class Lake:
         try:
             for one in staged:
                 if not one.recorded:
-                    target = self._record_path(one.path)
-                    temporary = self._beside(target, "record")
+                    target = self.record_path(one.path)
+                    temporary = self.beside(target, "record")
                     temporary.write_bytes(msgspec.json.encode(one.record))
                     moves.append((temporary, target))
-            _move_durably(moves)
+            move_durably(moves)
         finally:
             for temporary in [*(one.temporary for one in staged), *(source for source, _ in moves)]:
                 temporary.unlink(missing_ok=True)
         return sum(one.changed for one in staged)
 
-    def sweep(self, table: Table) -> None:
-        """Remove what a killed writer of a derived table left beside it. For the holder of the table's lock."""
-        for path in self.scratch.glob(f"{table.name}.*.parquet"):
+    def sweep(self, owner: str) -> None:
+        """Remove what a killed writer left beside the tables: a derived table's, or `compaction`'s. For who holds its lock."""
+        for path in self.scratch.glob(f"{owner}.*.parquet"):
             path.unlink(missing_ok=True)
 
-    def remove(self, path: Path) -> bool:
-        """Take a file and its record away. Returns whether there was one."""
-        existed = path.exists()
-        path.unlink(missing_ok=True)
-        self._record_path(path).unlink(missing_ok=True)
+    def remove(self, *paths: Path) -> int:
+        """Take files of one folder and their records away. Returns how many there were."""
+        existed = [path for path in paths if path.exists()]
+        for path in paths:
+            path.unlink(missing_ok=True)
+            self.record_path(path).unlink(missing_ok=True)
         if existed:
-            fsync(path.parent)
-        return existed
+            fsync(existed[0].parent)
+        return len(existed)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the right to write a derived table or publication: two processes at the same take turns."""
+    def lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
+        """Hold the right to write a table or publication: two processes at it take turns. `shared` is the right to read it."""
         with (self.scratch / f"{name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
 
-    def _record_path(self, path: Path) -> Path:
+    def record_path(self, path: Path) -> Path:
+        """Where the record of a file is, or those of a folder."""
         target = self.root / "_manifest" / path.relative_to(self.root)
         return target.with_name(target.name + ".json") if path.suffix == ".parquet" else target
 
-    def _file_path(self, record: Path) -> Path:
-        path = self.root / record.relative_to(self.root / "_manifest")
-        return path.with_name(path.name.removesuffix(".json"))
-
-    def _beside(self, path: Path, owner: str) -> Path:
+    def beside(self, path: Path, owner: str) -> Path:
         """A temporary path on the same file system, outside every table's tree: a glob would read it there."""
         return self.scratch / f"{owner}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}"
 
@@ -287,12 +291,25 @@ def _children(folder: Path, column: str) -> Iterator[tuple[Path, str]]:
         return
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """A file's SHA-256, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _move_durably(moves: Sequence[tuple[Path, Path]]) -> None:
+def _read(path: str) -> bytes | None:
+    """A small file's content, or None when it has just gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+
+
+def move_durably(moves: Sequence[tuple[Path, Path]]) -> None:
     """Flush the sources, rename each to its target, then flush the folders, and those that had to be made."""
     _flush([source for source, _ in moves])
     folders = set()

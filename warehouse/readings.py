@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
-from warehouse.folds import days_of, window_days
-from warehouse.publications import read_leaderboard
+from warehouse.publisher import read_leaderboard
+from warehouse.spans import History, bind_boards, days_of
 from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
 
 
@@ -33,7 +31,13 @@ def last_day(engine: Engine, bound: date = date.max) -> date | None:
 
 
 def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> Standing:
-    """The board of the window that contains `at`; without it, the season's last, or the newest there is.
+    """The board of the window that `locate` finds."""
+    window, day = locate(engine, kind, season_id, at)
+    return Standing(window, day, _board_at(engine, window, day))
+
+
+def locate(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> tuple[Window, date]:
+    """The window that contains `at`, and that day; without it, the season's last folded day, or the newest there is.
 
     Raises:
         FairboardError: there is no such season, or `at` is not in it.
@@ -42,8 +46,7 @@ def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, 
     if season and at and not season.start <= at < season.end:
         raise FairboardError(f"{at} is not in season {season.id} ({season.start} to {season.end - ONE_DAY}).")
     day = at or _newest(engine, season)
-    window = engine.calendar.window_at(kind, day)
-    return Standing(window, day, _board_at(engine, window, day))
+    return engine.calendar.window_at(kind, day), day
 
 
 def progress(engine: Engine, player: str) -> pl.DataFrame:
@@ -88,8 +91,6 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
     if not board.height or board["as_of"][0] <= day:
         return board
     # The lake keeps each window's newest board; how it stood earlier is the same fold over the days until then.
-    days = Days(window.start - ONE_DAY, day)
-    windows = window_days(engine, Days(day, day), days_of(engine, PLAYER_DAYS, days))
-    engine.bind(PLAYER_DAYS, days)
-    engine.bind_rows("window_days", windows.filter(pc.equal(windows["window_kind"], pa.scalar(str(window.kind)))))
+    bind_boards(engine, History(engine, until=day), [window])
+    engine.bind_exclusions()
     return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)

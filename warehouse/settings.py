@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         "", description="Signing keys, `id:secret` separated by commas; an id may stand there more than once."
     )
     seal_after_s: float = Field(5, gt=0, le=3600, description="Age, in seconds, at which journaled events become Parquet.")
+    refresh_s: float = Field(5, gt=0, le=3600, description="Time, in seconds, between two refreshes of the boards in Redis.")
     # Above 32 MiB glibc gives a buffer back after every use: faulting it in again cost a seventh of the sealing.
     segment_mb: int = Field(24, ge=1, le=1024, description="Size, in MiB of unpacked bodies, at which they do so earlier.")
     rate_limit: int = Field(60_000, ge=0, description="Requests per key, address and window; 0 switches the limit off.")
@@ -59,6 +60,13 @@ class Settings(BaseSettings):
         None,
         description="Signatures without X-Timestamp: `accept`, only `named` (by eventId or Idempotency-Key), or `refuse`. "
         "Default: `accept` in the demo, `named` in production.",
+    )
+    public_reads: bool | None = Field(
+        None, description="Whether boards and progress are read without a key. Default: true in the demo, false in production."
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins, comma-separated, whose web pages may read, or `*`. Default: `*` in the demo, none in production.",
     )
     disk_floor_mb: int = Field(256, ge=0, description="Free disk, in MiB, below which nothing is accepted.")
     journal_limit_mb: int = Field(4096, ge=1, description="Unsealed journal, in MiB, above which nothing is accepted.")

@@ -41,8 +41,8 @@ class Column:
 class Table:
     """One table of the lake.
 
-    `partition` names the columns that are folders (Hive style) and not in the files; `sort` is the order inside a file
-    that a fold writes; the files of `events` stand in the order in which the events came.
+    `partition` names the columns that are folders (Hive style) and not in the files, the date last; `sort` is the order
+    inside a file that a fold writes; sealed files of `events` stand in the order of arrival until they are compacted.
     """
 
     name: str
@@ -57,6 +57,11 @@ class Table:
     def schema(self) -> pa.Schema:
         """All columns, those of the partition included."""
         return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
+
+    @property
+    def date_column(self) -> str:
+        """The partition's date: the day, or the first day of the month or window."""
+        return self.partition[-1]
 
     @cached_property
     def file_schema(self) -> pa.Schema:
@@ -134,7 +139,9 @@ PLAYER_DAYS = Table(
         Column("first_ts", INT, "First event.", "s since the epoch"),
         Column("last_ts", INT, "Last event.", "s since the epoch"),
         Column("active_minutes", INT, "Distinct minutes with an event.", "min"),
-        Column("xp", INT, "Sum of progression's delta_xp.", "XP"),
+        Column("sessions", INT, "Sessions: a pause of more than 30 minutes, or midnight, begins another.", "sessions"),
+        Column("session_seconds", INT, "Σ over the sessions, from first to last event.", "s"),
+        Column("xp", INT, "Sum of progression's delta_xp; saturates at 64 bits.", "XP"),
         Column("xp_events", INT, "Progression events.", "events"),
         Column("xp_first_ts", INT, "First progression event.", "s since the epoch", True),
         Column(
@@ -156,6 +163,56 @@ PLAYER_DAYS = Table(
         Column("log_sum_sq_e6", INT, "Σ round(10⁶·ln² x) over gains.", "10⁻⁶ ln² XP"),
         Column("boss_kills", INT, "boss_kill events.", "events"),
         Column("drops", INT, "drop_claimed events.", "events"),
+    ),
+)
+
+PLAYER_MONTHS = Table(
+    "player_months",
+    grain="player and calendar month; the newest month that has events is not rolled up yet",
+    doc="A month's player_days folded once more: long boards and totals read a month as one row.",
+    key=("month_start", "player_id"),
+    partition=("month_start",),
+    sort=("player_id",),
+    columns=(
+        Column("month_start", DAY, "First day of the month."),
+        _PLAYER,
+        Column("active_days", INT, "Days with events of every type.", "days"),
+        Column("first_date", DAY, "First of them."),
+        Column("last_date", DAY, "Last of them."),
+        Column("events", INT, "Events of every type.", "events"),
+        Column("xp", pa.decimal128(38, 0), "Sum of the days' xp: exact, a month of days that saturate included.", "XP"),
+        Column("xp_events", INT, "Progression events.", "events"),
+        Column("xp_first_ts", INT, "First progression event.", "s since the epoch", True),
+        Column("xp_changed_ts", INT, "Last progression event that moved XP.", "s since the epoch", True),
+        Column("boss_kills", INT, "boss_kill events.", "events"),
+        Column("drops", INT, "drop_claimed events.", "events"),
+    ),
+)
+
+ACTIVITY_DAYS = Table(
+    "activity_days",
+    grain="day, type of event and what it was about: activity, or boss, difficulty and party, or boss, item and rarity",
+    doc="What was played on a day: XP by activity, kills and their times by boss, drops by boss and item. "
+    "Rows of one `type` add up; `players`, medians and p90 do not.",
+    key=("event_date", "type", "activity", "boss_id", "difficulty", "party_size", "item_id", "rarity"),
+    partition=("event_date",),
+    sort=("type", "activity", "boss_id", "difficulty", "party_size", "item_id", "rarity"),
+    columns=(
+        _DAY,
+        Column("type", TEXT, "`progression`, `boss_kill` or `drop_claimed`."),
+        Column("activity", TEXT, "What the XP of progression was for; empty for other types."),
+        Column("boss_id", TEXT, "The boss killed, or that dropped the item; empty where none was named."),
+        Column("difficulty", TEXT, "Difficulty of the kill; empty where none was named."),
+        Column("party_size", INT, "Players in the party that killed; 0 where it was not said.", "players"),
+        Column("item_id", TEXT, "The item dropped; empty where none was named."),
+        Column("rarity", TEXT, "Rarity of the item; empty where none was named."),
+        Column("events", INT, "Events.", "events"),
+        Column("players", INT, "Different players.", "players"),
+        Column("xp", INT, "Sum of progression's delta_xp.", "XP"),
+        Column("quantity", INT, "Items claimed; a drop without a quantity is one.", "items"),
+        Column("timed_kills", INT, "Kills with a duration.", "events"),
+        Column("duration_median_ms", INT, "Median of their durations (nearest rank).", "ms", True),
+        Column("duration_p90_ms", INT, "90th percentile of their durations (nearest rank).", "ms", True),
     ),
 )
 
@@ -181,7 +238,8 @@ PROGRESSION = Table(
 LEADERBOARDS = Table(
     "leaderboards",
     grain="window and player",
-    doc="Who leads, in every window. Equal XP is ordered by who reached it first, then by player id.",
+    doc="Who leads, in every window, without those whom a verdict excludes from a day of it. Equal XP is ordered by who "
+    "reached it first, then by player id.",
     key=("window_kind", "season", "window_start", "player_id"),
     partition=("window_kind", "season", "window_start"),
     sort=("rank",),
@@ -202,6 +260,24 @@ LEADERBOARDS = Table(
             nullable=True,
         ),
         Column("movement", INT, "previous_rank - rank: above 0 is up; NULL for the newly ranked.", "ranks", True),
+    ),
+)
+
+LEADERBOARD_REVISIONS = Table(
+    "leaderboard_revisions",
+    grain="closed window, revision and player",
+    doc="Every board that a closed window was published with, whole and never changed. When and why: `board_revisions` in SQL.",
+    key=("window_kind", "season", "window_start", "revision", "player_id"),
+    partition=("window_kind", "season", "window_start", "revision"),
+    sort=("rank",),
+    columns=(
+        Column("window_kind", TEXT, "`daily`, `weekly` or `seasonal`."),
+        Column("season", TEXT, "Season's id."),
+        Column("window_start", DAY, "First day of the window."),
+        Column("revision", INT, "1 for the first publication after the window closed."),
+        Column("rank", INT, "1 for the leader."),
+        _PLAYER,
+        Column("xp", INT, "XP won in the window.", "XP"),
     ),
 )
 
@@ -232,4 +308,37 @@ FAIRNESS = Table(
     ),
 )
 
-TABLES = {t.name: t for t in (EVENTS, REJECTS, PLAYER_DAYS, PROGRESSION, LEADERBOARDS, FAIRNESS)}
+DAILY_METRICS = Table(
+    "daily_metrics",
+    grain="day, metric, subject and detail",
+    doc="How the game does, day by day: active players, retention, sessions, levels, drop rates; docs/metrics.md defines each. "
+    "Days without any event have no rows.",
+    key=("event_date", "metric", "subject", "detail"),
+    partition=("event_date",),
+    sort=("metric", "subject", "detail"),
+    columns=(
+        _DAY,
+        Column("metric", TEXT, "Name of the metric."),
+        Column("subject", TEXT, "What it is of: a level, a boss, days since the first; empty for the game as a whole."),
+        Column("detail", TEXT, "Within the subject: an item, a rarity; empty where there is none."),
+        Column("value", REAL, "numerator / denominator, or the numerator where there is no denominator.", "the metric's"),
+        Column("numerator", INT, "What was counted."),
+        Column("denominator", INT, "Out of what: ratios of several days are Σ numerator / Σ denominator.", nullable=True),
+    ),
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        EVENTS,
+        REJECTS,
+        PLAYER_DAYS,
+        PLAYER_MONTHS,
+        ACTIVITY_DAYS,
+        PROGRESSION,
+        LEADERBOARDS,
+        LEADERBOARD_REVISIONS,
+        FAIRNESS,
+        DAILY_METRICS,
+    )
+}

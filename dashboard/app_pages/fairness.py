@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import charts, controls, grids, queries
 from warehouse.calendar import Days
 from warehouse.settings import Settings
-from warehouse.tables import FAIRNESS
+from warehouse.tables import EVENTS, FAIRNESS
 
 VERDICTS = ("flagged", "insufficient data", "clear")
 EVERY_RULE = "every rule"
@@ -27,9 +27,9 @@ def choose_report(rules: list[str]) -> tuple[str | None, str]:
 def show_counts(counts: pl.DataFrame) -> None:
     """The day per rule. Too little data is a count of its own: it is never clean."""
     config = {
-        "rule": st.column_config.TextColumn("Rule"),
-        "rule_version": st.column_config.NumberColumn("Version"),
-        "threshold": st.column_config.NumberColumn("Threshold |z|", format="%.1f"),
+        "rule": grids.renamed(FAIRNESS, "rule", "Rule"),
+        "rule_version": grids.renamed(FAIRNESS, "rule_version", "Version"),
+        "threshold": grids.renamed(FAIRNESS, "threshold", "Threshold |z|"),
         "players": st.column_config.NumberColumn("Players judged", format="localized"),
         "flagged": st.column_config.NumberColumn("Flagged", format="localized"),
         "clear": st.column_config.NumberColumn("Clear", format="localized"),
@@ -146,13 +146,9 @@ def show_event_ids(scores: pl.DataFrame, settings: Settings, judgement: dict[str
         return
     with st.expander(f"Evidence: {flagged.height} event(s)"):
         shown = grids.in_zone(flagged.sort(pl.col("z").abs(), descending=True), settings.zone)
-        config = {
-            "event_id": st.column_config.TextColumn("Event"),
-            "ts": st.column_config.DatetimeColumn("Time", format="YYYY-MM-DD HH:mm:ss"),
-            "delta_xp": st.column_config.NumberColumn("XP", format="localized"),
-            "activity": st.column_config.TextColumn("Activity"),
-            "z": st.column_config.NumberColumn("z", format="%.2f"),
-        }
+        words = grids.column_config(EVENTS, settings.zone)
+        config = {name: words[name] for name in ("event_id", "ts", "delta_xp", "activity")}
+        config["z"] = grids.renamed(FAIRNESS, "z", "z")
         st.dataframe(shown.select(list(config)), column_config=config, hide_index=True, alt="Evidence")
         grids.download("CSV", lambda: grids.csv(shown), "evidence.csv", key=f"evidence-{judgement['rule']}")
 

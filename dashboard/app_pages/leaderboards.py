@@ -15,6 +15,23 @@ GAPS = 20
 AROUND = 3
 SHOWN_ROWS = 18
 
+REVISION_COLUMNS = {
+    "revision": st.column_config.NumberColumn("Revision", width="small"),
+    "recorded": st.column_config.DatetimeColumn("Recorded (UTC)", format="YYYY-MM-DD HH:mm:ss"),
+    "cause": st.column_config.TextColumn("Because of"),
+    "players": st.column_config.NumberColumn("Players", format="localized"),
+    "moved": st.column_config.NumberColumn("Moved", format="localized", help="Players whose rank or XP differs."),
+}
+DIFF_COLUMNS = {
+    "player_id": st.column_config.TextColumn("Player id"),
+    "rank_before": st.column_config.NumberColumn("Rank before", format="localized"),
+    "xp_before": st.column_config.NumberColumn("XP before", format="localized"),
+    "rank_after": st.column_config.NumberColumn("Rank", format="localized"),
+    "xp_after": st.column_config.NumberColumn("XP", format="localized"),
+    "late_events": st.column_config.ListColumn("Late events", help="Ids, the last to arrive first; ten at most."),
+    "verdict_id": st.column_config.NumberColumn("Verdict", help="The verdict, or the one whose reversal brought them back."),
+}
+
 
 def choose_board(found: list[queries.Board]) -> queries.Board | None:
     """Window, season and start, all in the URL; the latest by default."""
@@ -60,6 +77,23 @@ def show_gaps(rows: pl.DataFrame) -> None:
     st.altair_chart(charts.gaps(top), alt="Gaps to the leader")
 
 
+def show_revisions(settings: Settings, board: queries.Board) -> None:
+    """How a closed board has changed since it was first published, and who moved."""
+    window, root = queries.window_of(settings, board), str(settings.lake_dir)
+    known = queries.revisions(settings, root, window)
+    if not known:
+        st.caption("A board has revisions once its window has closed and was published.")
+        return
+    rows = [(r.revision, r.recorded_at, r.cause, r.players, r.moved) for r in known]
+    listed = pl.DataFrame(rows, schema=["revision", "recorded", "cause", "players", "moved"], orient="row")
+    st.dataframe(listed, column_config=REVISION_COLUMNS, hide_index=True, alt="Revisions", row_height=32)
+    numbers = [r.revision for r in known if r.revision > 1]
+    if numbers:
+        revision = st.selectbox("What changed in revision", numbers, key="revision", width=220, bind="query-params")
+        changes = queries.revision_diff(settings, root, window, revision)
+        st.dataframe(changes, column_config=DIFF_COLUMNS, hide_index=True, placeholder="-", alt="Changes", row_height=32)
+
+
 settings = controls.open_page("Leaderboards", "Equal XP is ordered by who reached it first, then by player id.")
 controls.need(settings, LEADERBOARDS)
 board = choose_board(queries.boards(settings))
@@ -87,3 +121,6 @@ if player:
         st.info("That player is not on this board.")
     else:
         show_rows(queries.ranks(settings, board, rank - AROUND, rank + AROUND), settings, "around")
+
+st.subheader("Revisions", help="A closed board changes by late events, corrections, verdicts and their reversals.")
+show_revisions(settings, board)

@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import charts, controls, grids, queries
 from warehouse.calendar import Days
 from warehouse.settings import Settings
-from warehouse.tables import FAIRNESS, LEADERBOARDS, PLAYER_DAYS
+from warehouse.tables import FAIRNESS, LEADERBOARDS, PLAYER_DAYS, REJECTS
 
 RANGES = {"30 days": 30, "90 days": 90, "1 year": 365, "All": None}
 
@@ -84,8 +84,8 @@ def show_refused(settings: Settings, days: Days) -> None:
         st.write("Nothing was refused in that time.")
         return
     config = {
-        "field": st.column_config.TextColumn("Field"),
-        "reason": st.column_config.TextColumn("Reason"),
+        "field": grids.renamed(REJECTS, "field", "Field"),
+        "reason": grids.renamed(REJECTS, "reason", "Reason"),
         "refused": st.column_config.NumberColumn("Events", format="localized"),
         "last_request": st.column_config.TextColumn("Last request or file"),
     }

@@ -11,7 +11,8 @@ from warehouse.calendar import Days
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
 from warehouse.folds import FOLDS, fold
-from warehouse.publications import PUBLISHED, Outlets, publish
+from warehouse.outlets import Outlets
+from warehouse.publications import PUBLISHED, publish, publish_all
 from warehouse.readings import last_day
 from warehouse.settings import load_settings
 
@@ -47,6 +48,9 @@ def publish_(
         datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="Default: the last folded day.")
     ] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Default: the last folded day.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Build Redis anew: every board that belongs there, whole, and everybody's progress.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Publish what is materialized: boards and progress to Redis, receipts, snapshots and suspicious events to the database."""
@@ -57,12 +61,17 @@ def publish_(
             raise FairboardError("There is nothing to publish: nothing is materialized. Run `fairboard materialize` first.")
         days = Days(_date(first) or _date(last) or newest, _date(last) or newest)
         outlets = Outlets(settings, time.time())
-        done = [publish(engine, outlets, name, days) for name in PUBLISHED]
+        done = publish_all(engine, outlets) if everything else [publish(engine, outlets, name, days) for name in PUBLISHED]
     if json:
         emit_json(done)
         return
     columns = ["publication", "rows", "seconds"]
-    table(f"Published {days}", columns, [(one.name, one.rows, one.seconds) for one in done], right=columns[1:])
+    table(
+        f"Published {'everything' if everything else days}",
+        columns,
+        [(one.name, one.rows, one.seconds) for one in done],
+        right=columns[1:],
+    )
     out.print("The boards in Redis are those that run now; look at one with `fairboard leaderboard --window weekly`.")
 
 

@@ -1,19 +1,25 @@
-"""Commands that read: leaderboard, player, fairness, sql, verify, doctor. Each takes --json."""
+"""Commands that read: leaderboard, revisions, player, fairness, sql, verify, doctor. Each takes --json."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
+import polars as pl
 import typer
+from msgspec.structs import asdict
 
 from pipelines import doctor as doctoring
 from pipelines.output import arrow, complain, emit_json, out, records, table
 from warehouse import readings
+from warehouse import revisions as revising
 from warehouse.analysts import ask
 from warehouse.boards import entries
-from warehouse.calendar import WindowKind
+from warehouse.calendar import Calendar, WindowKind
+from warehouse.damage import Damage
+from warehouse.damage import verify as verified
+from warehouse.database import reading
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError
-from warehouse.lake import Damage, Lake
+from warehouse.lake import Lake
 from warehouse.settings import load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -21,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (leaderboard, player, fairness, sql, verify, doctor):
+    for command in (leaderboard, revisions, player, fairness, sql, verify, doctor):
         app.command()(command)
 
 
@@ -53,6 +59,59 @@ def leaderboard(
     rows = [(e.rank, arrow(e.movement), e.player_id, e.score) for e in top]
     table(title, ["rank", "", "player", "XP"], rows, right=["rank", "XP"])
     out.print(f"{standing.board.height:,} players")
+
+
+def revisions(
+    window: Annotated[WindowKind, typer.Option(help="How long the board ran.")],
+    season: Annotated[str | None, typer.Option(help="Season's id; default that of the latest window published.")] = None,
+    at: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day of the window.")] = None,
+    diff: Annotated[int | None, typer.Option(min=1, metavar="N", help="Who moved from revision N-1 to N, and why.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Lines of the diff to show.")] = 20,
+    json: Json = False,
+) -> None:
+    """How a closed board has changed since it was first published: late events, corrections, verdicts, reversals."""
+    settings = load_settings()
+    lake, calendar = Lake(settings.lake_dir, settings.timezone), Calendar.of(settings)
+    with reading(settings) as connection:
+        found = revising.find_window(calendar, connection, window, season, at.date() if at else None)
+        known = revising.history(connection, found)
+        changes = revising.diff(lake, connection, found, diff) if diff else None
+    if json:
+        emit_json(
+            {
+                "window": str(window),
+                "season": found.season,
+                "start": found.start,
+                "end": found.end,
+                "revisions": [{name: value for name, value in asdict(one).items() if name != "folded"} for one in known],
+                "diff": None if changes is None else {"revision": diff, "players": records(changes)},
+            }
+        )
+        return
+    columns = ["revision", "recorded", "cause", "players", "moved"]
+    rows = [(r.revision, r.recorded_at.isoformat(" ", "seconds"), r.cause, r.players, r.moved) for r in known]
+    table(f"Revisions of the {found}, season {found.season}", columns, rows, right=["revision", "players", "moved"])
+    if not known:
+        out.print("None: it has not closed yet, or was not published since.")
+    if changes is not None:
+        _show_diff(changes, diff, limit)
+
+
+def _show_diff(changes: pl.DataFrame, revision: int | None, limit: int) -> None:
+    columns = ["player", "rank before", "rank", "XP before", "XP", "because of"]
+    rows = [
+        (c["player_id"], c["rank_before"], c["rank_after"], c["xp_before"], c["xp_after"], _because(c))
+        for c in changes.head(limit).iter_rows(named=True)
+    ]
+    table(f"What revision {revision} changed", columns, rows, right=columns[1:5])
+    if changes.height > limit:
+        out.print(f"{changes.height - limit:,} more; see --limit, or --json for all")
+
+
+def _because(change: dict[str, Any]) -> str:
+    """The causes of one player's change; those who only moved have none of their own."""
+    verdict = [f"verdict {change['verdict_id']}"] if change["verdict_id"] else []
+    return ", ".join([*verdict, *(change["late_events"] or [])]) or "-"
 
 
 def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
@@ -117,7 +176,7 @@ def verify(json: Json = False) -> None:
     """Read every file of the lake and compare it with what was recorded when it was written."""
     settings = load_settings()
     files, rows, damages = 0, 0, []
-    for found in Lake(settings.lake_dir, settings.timezone).verify():
+    for found in verified(Lake(settings.lake_dir, settings.timezone)):
         if isinstance(found, Damage):
             damages.append(found)
         else:

@@ -1,11 +1,12 @@
 -- Dead letters of the fold: content that came under an id which its day knew already with other content.
 WITH versions AS (
-    SELECT
-        event_date, event_id, type, player_id, ts, delta_xp, activity, boss_id, duration_ms, party_size, difficulty,
-        item_id, rarity, quantity,
-        min(extra) AS extra, min(received_ms) AS received_ms, min(key_id) AS key_id
+    SELECT *
     FROM landed
-    GROUP BY ALL
+    QUALIFY row_number() OVER (
+        PARTITION BY event_date, event_id, type, player_id, ts, delta_xp, activity, boss_id, duration_ms, party_size,
+            difficulty, item_id, rarity, quantity
+        ORDER BY received_ms, extra, key_id
+    ) = 1
 ),
 others AS (
     SELECT v.*

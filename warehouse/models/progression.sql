@@ -1,8 +1,9 @@
 -- Running totals per player over the days of the range, on top of everything before it; levels from the curve.
 WITH earlier AS (
-    SELECT player_id, sum(CAST(xp AS DECIMAL(38, 0))) AS xp
-    FROM player_days
-    WHERE event_date < $first_day
+    SELECT player_id, sum(xp) AS xp
+    FROM player_spans
+    WHERE span_last < $first_day
+        AND player_id IN (SELECT player_id FROM player_days WHERE event_date BETWEEN $first_day AND $last_day)
     GROUP BY player_id
 ),
 running AS (
@@ -33,7 +34,9 @@ SELECT
     b.level AS level_before,
     a.level AS level_after,
     a.level - b.level AS level_ups,
-    a.xp_next - t.xp_total AS xp_to_next
+    CASE WHEN a.xp_next IS NOT NULL THEN
+        CAST(least(CAST(a.xp_next AS DECIMAL(38, 0)) - t.xp_total, 9223372036854775807) AS BIGINT)
+    END AS xp_to_next
 FROM totals AS t
 JOIN levels AS b ON greatest(t.xp_before, 0) BETWEEN b.xp_required AND b.xp_last
 JOIN levels AS a ON greatest(t.xp_total, 0) BETWEEN a.xp_required AND a.xp_last

@@ -1,0 +1,181 @@
+"""Each check finds what it is there for, says it in a sentence, and looks at the run's partitions alone."""
+
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import boss_kill, land_events, progression
+
+from warehouse.calendar import Days
+from warehouse.checks import checks_of, faults
+from warehouse.engine import Engine
+from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
+from warehouse.settings import Settings
+from warehouse.tables import REJECTS, TABLES
+
+DAY, OTHER = date(2026, 5, 1), date(2026, 5, 20)
+MAY = Days(date(2026, 5, 1), date(2026, 5, 31))
+MAX = 2**63 - 1
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Two days of everything that can land: copies, conflicts, kills, sums beyond 64 bits; all folded."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("sound"), _env_file=None)
+    day, other = str(DAY), str(OTHER)
+    land_events(settings, [progression("ann", day, 10, eventId="e1"), progression("bob", day, 5, eventId="e2")])
+    land_events(settings, [progression("ann", day, 10, eventId="e1"), progression("bob", day, 7, eventId="e2")], name="again")
+    land_events(settings, [progression("whale", on, MAX, f"13:00:0{n}") for on in (day, other) for n in range(2)], name="whale")
+    land_events(settings, [boss_kill("ann", day), progression("ann", other, 20), progression("ann", other, -3)], name="more")
+    with Engine(settings) as engine:
+        for name in FOLDS:
+            fold(engine, name, MAY)
+    return settings
+
+
+@pytest.fixture
+def lake(sound: Settings, settings: Settings) -> Settings:
+    """The sound lake, for a test to damage."""
+    shutil.copytree(sound.lake_dir, settings.lake_dir)
+    return settings
+
+
+def found(settings: Settings, days: Days = MAY) -> dict[str, list[str]]:
+    """Every check that fails, as `table.check`, and what it says."""
+    with Engine(settings) as engine:
+        said = {
+            f"{name}.{check.name}": faults(check, engine, TABLES[name], days)
+            for name in FOLDS
+            for check in checks_of(TABLES[name])
+        }
+    return {name: sentences for name, sentences in said.items() if sentences}
+
+
+def file_of(settings: Settings, table: str, partition: str = f"event_date={DAY}") -> Path:
+    return min((settings.lake_dir / table / partition).glob("*.parquet"))
+
+
+def change(settings: Settings, path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    """Write other rows in the file's place, recorded as if a fold had written them."""
+    table = TABLES[path.relative_to(settings.lake_dir).parts[0]]
+    with Engine(settings) as engine:
+        keys = next(keys for keys in engine.lake.partitions(table) if engine.lake.folder(table, keys) == path.parent)
+        rows = change(pl.read_parquet(path, hive_partitioning=False)).to_arrow().cast(table.file_schema)
+        record = engine.lake.record(path)
+        engine.lake.write(table, rows, keys, path.name, record.inputs)
+
+
+def test_a_sound_lake_passes_every_check(lake: Settings) -> None:
+    assert found(lake) == {}
+
+
+def test_what_is_asked_of_each_table() -> None:
+    names = {table: [check.name for check in checks_of(TABLES[table])] for table in FOLDS}
+    assert names == {
+        "events": ["files", "schema", "accounted"],
+        "player_days": ["files", "schema", "keys", "sums"],
+        "activity_days": ["files", "schema", "keys", "sums"],
+        "progression": ["files", "schema", "keys"],
+        "leaderboards": ["files", "schema", "keys", "sums"],
+        "fairness": ["files", "schema", "keys"],
+        "daily_metrics": ["files", "schema", "keys", "sums"],
+    }
+
+
+@pytest.mark.parametrize("table", FOLDS)
+def test_a_flipped_bit_a_missing_and_a_foreign_file_are_named(lake: Settings, table: str) -> None:
+    partition = "window_kind=daily/season=2026-05/window_start=2026-05-01" if table == "leaderboards" else f"event_date={DAY}"
+    path = file_of(lake, table, partition)
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
+    assert found_files(lake, table) == [f"{path} has changed since it was written (SHA-256 differs)."]
+    path.rename(path.with_name("foreign.parquet"))
+    missing, foreign = sorted(found_files(lake, table), key=lambda text: "foreign" in text)
+    assert "is missing, with" in missing
+    assert "nothing is recorded of it" in foreign
+
+
+def found_files(settings: Settings, table: str) -> list[str]:
+    with Engine(settings) as engine:
+        return faults(checks_of(TABLES[table])[0], engine, TABLES[table], MAY)
+
+
+def test_a_partition_outside_the_range_is_not_looked_at(lake: Settings) -> None:
+    file_of(lake, "player_days").unlink()
+    assert "player_days.files" in found(lake)
+    assert found(lake, Days(OTHER, OTHER)).keys() <= {"leaderboards.sums"}  # its month's board holds that day
+
+
+def test_columns_of_other_types_missing_and_unknown_are_named(lake: Settings) -> None:
+    path = file_of(lake, "progression")
+    rows = pq.read_table(path, partitioning=None)
+    kept = rows.drop_columns(["xp_total", "xp_to_next"])  # the second may be NULL: a column may be younger than a file
+    floats = kept["xp_gained"].cast(pa.float64(), safe=False)
+    pq.write_table(kept.set_column(1, "xp_gained", floats).append_column("gold", kept["level_ups"]), path)
+    with Engine(lake) as engine:
+        said = faults(checks_of(TABLES["progression"])[1], engine, TABLES["progression"], MAY)
+    assert said == [
+        f"{path}: xp_gained is double, not int64.",
+        f"{path} has no column xp_total.",
+        f"{path} has a column gold that the contract does not know.",
+    ]
+
+
+def test_repeated_keys_and_null_keys_are_named(lake: Settings) -> None:
+    change(lake, file_of(lake, "fairness"), lambda rows: pl.concat([rows, rows.head(1)]))
+    assert found(lake) == {"fairness.keys": [f"2 row(s) with event_date {DAY}, player_id ann, rule self."]}
+    path = file_of(lake, "progression")
+    pl.read_parquet(path, hive_partitioning=False).with_columns(player_id=pl.lit(None, pl.String)).head(1).write_parquet(path)
+    assert found(lake)["progression.keys"] == [f"1 row(s) with event_date {DAY}, player_id None."]
+
+
+def test_an_event_that_was_landed_and_is_gone_is_missed(lake: Settings) -> None:
+    path = lake.lake_dir / "events" / f"event_date={DAY}" / "seal.parquet"
+    pl.read_parquet(path, hive_partitioning=False).head(1).write_parquet(path)
+    said = found(lake)
+    [text] = said["events.accounted"]
+    assert text.startswith(f"{DAY}: 7 events are recorded as landed and 6 are in the files;")
+    assert said["player_days.sums"][0].startswith(f"{DAY}: xp adds up to")  # what stood second under the id counts now
+
+
+def test_a_conflict_that_is_not_in_the_dead_letters_is_missed(lake: Settings) -> None:
+    with Engine(lake) as engine:
+        engine.lake.remove(engine.lake.folder(REJECTS, {"event_date": DAY}) / CONFLICTS_FILE)
+    assert found(lake)["events.accounted"][0].endswith("5 events, 1 duplicates and 0 conflicts stand for them.")
+
+
+def test_events_that_land_meanwhile_make_a_day_stale_and_nothing_wrong(lake: Settings) -> None:
+    land_events(lake, [progression("late", str(DAY), 5)], name="late")
+    assert found(lake) == {}
+    with Engine(lake) as engine:
+        fold(engine, "player_days", Days(DAY, DAY))  # as another run would, before its own boards
+    assert found(lake) == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "partition", "column", "check", "text"),
+    [
+        ("player_days", f"event_date={DAY}", "xp", "player_days.sums", f"{DAY}: xp adds up to"),
+        ("activity_days", f"event_date={DAY}", "events", "activity_days.sums", f"{DAY}: events adds up to"),
+        ("daily_metrics", f"event_date={DAY}", "numerator", "daily_metrics.sums", f"{DAY}: players adds up to"),
+        (
+            "leaderboards",
+            "window_kind=alltime/season=all/window_start=1970-01-01",
+            "xp",
+            "leaderboards.sums",
+            "alltime all 1970-01-01: xp adds up to",
+        ),
+    ],
+)
+def test_a_sum_that_is_off_by_one_is_named(
+    lake: Settings, table: str, partition: str, column: str, check: str, text: str
+) -> None:
+    row = pl.col("metric") == "new_players" if table == "daily_metrics" else pl.int_range(pl.len()) == pl.len() - 1
+    changed = pl.when(row).then(pl.col(column) - 1).otherwise(pl.col(column)).alias(column)
+    change(lake, file_of(lake, table, partition), lambda rows: rows.with_columns(changed))
+    assert found(lake)[check][0].startswith(text)

@@ -1,0 +1,239 @@
+"""What must hold of the partitions that a run wrote, made from the tables' contract: what is wrong with them, in sentences.
+
+A check looks at the partitions of the run alone, while events land and other runs write: it compares with what a partition was
+made of only as long as that is what lies there, and looks again before it says that something is wrong. What does not belong
+here: Dagster (`assets/checks.py`), and the whole lake (`fairboard verify`).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from warehouse.calendar import ONE_DAY, Days
+from warehouse.damage import examine
+from warehouse.engine import Engine
+from warehouse.folds import CONFLICTS_FILE, boards_of, windows_of
+from warehouse.lake import Keys
+from warehouse.spans import History, bind_boards
+from warehouse.tables import ACTIVITY_DAYS, DAILY_METRICS, EVENTS, LEADERBOARDS, PLAYER_DAYS, REJECTS, Table
+
+SHOWN = 5
+SECOND_LOOK_S = 0.5  # a file and its record are moved one right after the other
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A condition of a table. `faults` gives a sentence for each thing wrong in a range of days."""
+
+    name: str
+    about: str
+    faults: Callable[[Engine, Table, Days], Iterator[str]]
+
+
+def checks_of(table: Table) -> list[Check]:
+    """The checks of a table: those that its contract implies, and how it adds up with the tables it was made of."""
+    found = [
+        Check("files", "Every file is the one that was recorded when it was written (SHA-256).", _files),
+        Check("schema", "Every file has the contract's columns and types.", _schema),
+    ]
+    if table is not EVENTS:  # of events, an id may have landed twice; its check counts them
+        found.append(Check("keys", f"No two rows share {', '.join(table.key)}, and none of these is NULL.", _keys))
+    return found + _SUMS.get(table.name, [])
+
+
+def faults(check: Check, engine: Engine, table: Table, days: Days) -> list[str]:
+    """The first things wrong with the table's partitions of those days, seen twice; none where the check holds."""
+    first = list(islice(check.faults(engine, table, days), SHOWN))
+    if not first:
+        return []
+    time.sleep(SECOND_LOOK_S)
+    again = set(check.faults(engine, table, days))
+    return [fault for fault in first if fault in again]
+
+
+def _partitions(engine: Engine, table: Table, days: Days) -> list[Keys]:
+    return boards_of(engine, days) if table is LEADERBOARDS else engine.lake.partitions(table, days)
+
+
+def _paths(engine: Engine, table: Table, days: Days) -> list[Path]:
+    folders = (engine.lake.folder(table, keys) for keys in _partitions(engine, table, days))
+    return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
+
+
+def _files(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    for keys in _partitions(engine, table, days):
+        condition = examine(engine.lake, table, keys)
+        yield from (f"{damage.path} {damage.what}." for damage in condition.damages)
+        yield from (f"{path} was not written by Fairboard: nothing is recorded of it." for path in condition.unrecorded)
+
+
+def _schema(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    for path in _paths(engine, table, days):
+        found = {field.name: field.type for field in pq.read_schema(path)}
+        for field in table.file_schema:
+            kind = found.pop(field.name, None)
+            if kind is None and not field.nullable:  # a nullable column may be younger than the file
+                yield f"{path} has no column {field.name}."
+            elif kind not in (None, field.type):
+                yield f"{path}: {field.name} is {kind}, not {field.type}."
+        for name in found:
+            yield f"{path} has a column {name} that the contract does not know."
+
+
+def _keys(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind_files(table, _paths(engine, table, days))
+    key = ", ".join(table.key)
+    missing = " OR ".join(f"{column} IS NULL" for column in table.key)
+    sql = f"SELECT count(*), {key} FROM {table.name} GROUP BY {key} HAVING count(*) > 1 OR {missing}"  # noqa: S608 - the contract's names
+    for count, *values in _rows(engine, sql):
+        named = ", ".join(f"{column} {value}" for column, value in zip(table.key, values, strict=True))
+        yield f"{count} row(s) with {named}."
+
+
+def _events_accounted(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    """Landed = events + duplicates + conflicts, each counted by itself; and landed is what the manifest has.
+
+    Copies that compaction dropped are in no file.
+    """
+    engine.bind(EVENTS, days)
+    landed, events = (
+        dict(_rows(engine, f"SELECT event_date, count(*) FROM {view} GROUP BY event_date"))  # noqa: S608
+        for view in ("landed", "events")
+    )
+    duplicates = dict(_rows(engine, _DUPLICATES))
+    for keys in engine.lake.partitions(EVENTS, days):
+        day = keys["event_date"]
+        recorded = sum(record.rows for record in engine.lake.records(table, keys).values())
+        conflicts = engine.lake.records(REJECTS, keys).get(CONFLICTS_FILE)
+        counts = (events.get(day, 0), duplicates.get(day, 0), conflicts.rows if conflicts else 0)
+        if not recorded == landed.get(day, 0) == sum(counts):
+            yield (
+                f"{day}: {recorded:,} events are recorded as landed and {landed.get(day, 0):,} are in the files; "
+                "{:,} events, {:,} duplicates and {:,} conflicts stand for them.".format(*counts)
+            )
+
+
+# Copies of an id with the same content, among the ids that stand there more than once: the others need no comparing.
+_DUPLICATES = """
+WITH copies AS (SELECT event_date, event_id FROM landed GROUP BY event_date, event_id HAVING count(*) > 1)
+SELECT
+    landed.event_date,
+    count(*) - count(DISTINCT struct_pack(landed.event_id, type, player_id, ts, delta_xp, activity, boss_id, duration_ms,
+        party_size, difficulty, item_id, rarity, quantity))
+FROM landed
+SEMI JOIN copies ON landed.event_date = copies.event_date AND landed.event_id = copies.event_id
+GROUP BY landed.event_date
+"""
+
+_PLAYERS_OF_EVENTS = """
+SELECT
+    event_date,
+    count(*) AS events,
+    greatest(least(coalesce(sum(delta_xp) FILTER (WHERE type = 'progression'), 0), 9223372036854775807), -9223372036854775807)
+        AS xp
+FROM events
+GROUP BY event_date, player_id
+"""
+
+# Players whose XP ran into 64 bits are left out on both sides.
+_BOARDS = "SELECT * FROM leaderboards WHERE abs(xp) < 9223372036854775807"
+_PLAYERS_OF_WINDOWS = """
+SELECT window_kind, season, window_start, xp
+FROM player_spans AS s
+JOIN window_spans AS w ON s.span_first = w.span_first AND s.span_last = w.span_last
+ANTI JOIN exclusions AS x
+    ON s.player_id = x.player_id AND x.excluded_from < w.verdicts_until AND w.verdicts_from < x.excluded_until
+WHERE counts AND xp_events > 0
+    AND s.player_id NOT IN (SELECT player_id FROM leaderboards WHERE abs(xp) = 9223372036854775807)
+"""
+_NEW_AND_RETURNING = """
+SELECT event_date, numerator AS players FROM daily_metrics WHERE metric IN ('new_players', 'returning_players')
+"""
+
+
+def _player_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind(EVENTS, days)
+    engine.bind(table, days)
+    differing = _differing(engine, _PLAYERS_OF_EVENTS, "FROM player_days", ("event_date",), ("events", "xp"))
+    # Events that have landed since it was folded make a day stale, not wrong.
+    yield from (text for keys, text in differing if engine.lake.fingerprint(EVENTS, keys) == engine.lake.inputs(table, keys))
+
+
+def _activity_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind(PLAYER_DAYS, days)
+    engine.bind(table, days)
+    differing = _differing(engine, "FROM player_days", "FROM activity_days", ("event_date",), ("events",))
+    yield from (text for keys, text in differing if engine.lake.inputs(PLAYER_DAYS, keys) == engine.lake.inputs(table, keys))
+
+
+def _daily_metrics_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    engine.bind(PLAYER_DAYS, days)
+    engine.bind(table, days)
+    players = "SELECT event_date, 1 AS players FROM player_days"
+    for keys, text in _differing(engine, players, _NEW_AND_RETURNING, ("event_date",), ("players",)):
+        if _is_newer(engine, (table, keys), [keys]):
+            yield text
+
+
+def _leaderboards_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+    history, windows = History(engine), windows_of(engine, days)
+    bind_boards(engine, history, windows)
+    engine.bind_exclusions()
+    engine.bind_files(table, _paths(engine, table, days))
+    for keys, text in _differing(engine, _PLAYERS_OF_WINDOWS, _BOARDS, LEADERBOARDS.partition, ("xp",)):
+        inside = [Days(window.start, window.end - ONE_DAY) for window in windows if window.partition == keys]
+        if _is_newer(engine, (table, keys), [{"event_date": day} for each in inside for day in history.within(each)]):
+            yield text
+
+
+def _is_newer(engine: Engine, made: tuple[Table, Keys], sources: list[Keys]) -> bool:
+    """Whether a partition was written after those of `player_days`: if not, another run is about to write it again."""
+    latest = _written_ns(engine, *made)
+    return all(_written_ns(engine, PLAYER_DAYS, keys) <= latest for keys in sources)
+
+
+def _written_ns(engine: Engine, table: Table, keys: Keys) -> int:
+    files = engine.lake.folder(table, keys).glob("*.parquet")
+    return max((path.stat().st_mtime_ns for path in files), default=0)
+
+
+def _differing(
+    engine: Engine, source: str, result: str, by: tuple[str, ...], columns: tuple[str, ...]
+) -> Iterator[tuple[Keys, str]]:
+    """Where the sums of two relations differ: the partition, and a sentence."""
+    keys = ", ".join(by)
+    sums = ", ".join(f"CAST(sum({column}) AS DECIMAL(38, 0)) AS {column}" for column in columns)
+    pairs = ", ".join(f"coalesce(a.{column}, 0), coalesce(b.{column}, 0)" for column in columns)
+    sql = (
+        f"SELECT {keys}, {pairs} FROM (SELECT {keys}, {sums} FROM ({source}) GROUP BY {keys}) AS a"  # noqa: S608 - names of the contract
+        f" FULL JOIN (SELECT {keys}, {sums} FROM ({result}) GROUP BY {keys}) AS b USING ({keys}) ORDER BY {keys}"
+    )
+    for row in _rows(engine, sql):
+        where = " ".join(map(str, row[: len(by)]))
+        for column, expected, found in zip(columns, row[len(by) :: 2], row[len(by) + 1 :: 2], strict=True):
+            if expected != found:
+                yield dict(zip(by, row, strict=False)), f"{where}: {column} adds up to {found:,}, not to {expected:,}."
+
+
+_SUMS = {
+    EVENTS.name: [
+        Check(
+            "accounted",
+            "Each day: landed = events + duplicates + conflicts, and landed is what is recorded.",
+            _events_accounted,
+        )
+    ],
+    PLAYER_DAYS.name: [Check("sums", "Each day: events and XP are those of `events`.", _player_days_sums)],
+    ACTIVITY_DAYS.name: [Check("sums", "Each day: events are those of `player_days`.", _activity_days_sums)],
+    LEADERBOARDS.name: [Check("sums", "Each window: the board's XP is the XP of its players.", _leaderboards_sums)],
+    DAILY_METRICS.name: [Check("sums", "Each day: new and returning players are those of `player_days`.", _daily_metrics_sums)],
+}
+
+
+def _rows(engine: Engine, sql: str) -> list[tuple[Any, ...]]:
+    return engine.connection.execute(sql).fetchall()
