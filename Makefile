@@ -102,3 +102,8 @@ bench-size: setup-dev ## how small events are on disk, and what reading and writ
 .PHONY: postgresql
 postgresql: .venv/dev
 	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
+
+.PHONY: bench-fairness
+bench-fairness: setup-dev ## the fairness rules on planted cheaters, beside the original rule, PyOD and plain SQL
+	python benchmarks/fairness_bench.py --pyod
+	python benchmarks/fairness_bench.py --speed

@@ -17,8 +17,8 @@ _ROWS = {
     "leaderboards": "SELECT window_kind, rank, player_id, xp, movement FROM leaderboards"
     " WHERE rank <= 3 AND as_of = (SELECT max(as_of) FROM leaderboards) ORDER BY window_kind, rank",
     "daily_metrics": "SELECT metric, value FROM daily_metrics WHERE subject = '' ORDER BY metric",
-    "fairness": "SELECT player_id, rule, round(z, 1) AS z, observed_xp, round(baseline_mean, 1) AS baseline_mean,"
-    " baseline_events, flagged_events FROM fairness WHERE verdict = 'flagged' ORDER BY abs(z) DESC LIMIT 10",
+    "fairness": "SELECT player_id, rule, round(observed, 1) AS observed, round(baseline_center, 1) AS usual, round(z, 1) AS z,"
+    " q FROM fairness WHERE verdict = 'flagged' AND p IS NOT NULL ORDER BY p, player_id, rule LIMIT 10",
 }
 
 

@@ -14,6 +14,7 @@ _UPSTREAM = {
     "receipts": ["progression"],
     "player_progress": ["progression"],
     "suspicious_events": ["fairness"],
+    "cases": ["fairness"],
     "leaderboard_snapshots": ["leaderboards"],
     "publications": ["leaderboards"],
 }

@@ -111,7 +111,7 @@ def judgement_line(frame: pl.DataFrame) -> Chart:
             alt.Tooltip("event_date:T", title="day", format="%Y-%m-%d"),
             alt.Tooltip("z:Q", format=".2f"),
             alt.Tooltip("verdict:N"),
-            alt.Tooltip("observed_xp:Q", title="XP", format=","),
+            alt.Tooltip("observed:Q", title="XP", format=","),
         ],
     )
     limit = base.mark_line(color=FLAGGED, strokeDash=[4, 3], interpolate="step").encode(y="threshold:Q")

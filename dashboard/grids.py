@@ -15,9 +15,11 @@ from warehouse.tables import LEADERBOARDS, Column, Table
 
 _LABELS = {
     "z": "z",
+    "p": "p",
+    "q": "q",
     "ts": "time",
-    "observed_xp": "strongest event",
-    "baseline_sd": "baseline spread",
+    "baseline_center": "usual",
+    "baseline_n": "of so many",
     "delta_xp": "XP",
     "duration_median_ms": "median, ms",
     "duration_p90_ms": "p90, ms",
@@ -58,7 +60,8 @@ def _config(column: Column, zone: ZoneInfo | None, heading: str = "") -> Any:
     if pa.types.is_integer(column.type):
         return st.column_config.NumberColumn(heading, help=text, format="localized")
     if pa.types.is_floating(column.type):
-        return st.column_config.NumberColumn(heading, help=text, format="%.2f")
+        # A p is 10⁻⁵⁰ or 0.4: two places would show most as 0.
+        return st.column_config.NumberColumn(heading, help=text, format="%.1e" if column.name in ("p", "q") else "%.2f")
     if pa.types.is_date(column.type):
         return st.column_config.DateColumn(heading, help=text, format="YYYY-MM-DD")
     if pa.types.is_list(column.type):

@@ -18,7 +18,9 @@ import streamlit as st
 from warehouse.calendar import Calendar, Days, Window, WindowKind
 from warehouse.database import reading
 from warehouse.engine import Engine, scan
-from warehouse.folds import BASELINE_DAYS, bind_event_scores, stale_days
+from warehouse.fairness.judgements import bind_event_scores
+from warehouse.fairness.rules import BASELINE_DAYS
+from warehouse.folds import stale_days
 from warehouse.lake import Keys, Lake
 from warehouse.revisions import Revision, diff, history
 from warehouse.settings import Settings
@@ -222,11 +224,11 @@ def verdicts(settings: Settings, day: date) -> pl.DataFrame:
 
 
 def judged(settings: Settings, day: date, rule: str | None, verdict: str, limit: int = TOP) -> pl.DataFrame:
-    """Rows of `fairness` with that verdict, the largest |z| first. `rule` None means every rule."""
+    """Rows of `fairness` with that verdict, the smallest p first. `rule` None means every rule."""
     return _over_days(
         settings,
         "SELECT * FROM fairness WHERE verdict = $verdict AND ($rule IS NULL OR rule = $rule)"
-        " ORDER BY abs(z) DESC NULLS LAST, events DESC, player_id, rule LIMIT $limit",
+        " ORDER BY p NULLS LAST, abs(z) DESC NULLS LAST, player_id, rule LIMIT $limit",
         FAIRNESS,
         Days(day, day),
         verdict=verdict,
@@ -239,6 +241,12 @@ def player_judgements(settings: Settings, player: str, days: Days) -> pl.DataFra
     """A player's rows of `fairness` over those days."""
     sql = "SELECT * FROM fairness WHERE player_id = $player ORDER BY event_date, rule"
     return _over_days(settings, sql, FAIRNESS, days, player=player)
+
+
+def events_by_id(settings: Settings, day: date, ids: list[str]) -> pl.DataFrame:
+    """Those events of `day`, with the columns of `events`, in the order of the ids."""
+    sql = "SELECT * FROM events WHERE list_contains($ids, event_id) ORDER BY list_position($ids, event_id)"
+    return _over_days(settings, sql, EVENTS, Days(day, day), ids=ids)
 
 
 def scored_events(settings: Settings, player: str, day: date) -> pl.DataFrame:

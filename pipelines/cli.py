@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipelines.commands import computing, erasing, keys, loading, reading, running, verdicts
+from pipelines.commands import cases, computing, erasing, fairness, keys, loading, reading, running, verdicts
 from pipelines.output import complain
 from warehouse.errors import FairboardError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (running, keys, loading, computing, verdicts, reading, erasing):
+for module in (running, keys, loading, computing, verdicts, reading, fairness, cases, erasing):
     module.register(app)
 
 

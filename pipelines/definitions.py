@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.damage import no_files_set_aside
 from assets.publications import publication_assets
+from assets.reports import report_asset
 from assets.tables import table_assets
 from pipelines.live import live_job, live_sensor
 from pipelines.schedules import DAY_JOB, refresh_schedule
@@ -28,7 +29,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         description="Fold a day, score it, rank it, publish it; for one day or a range.",
     )
     return dg.Definitions(
-        assets=[*table_assets(settings), *publication_assets(settings)],
+        assets=[*table_assets(settings), *publication_assets(settings), report_asset(settings)],
         asset_checks=[no_files_set_aside],
         jobs=[day_job, live_job, verdicts_job],
         schedules=[refresh_schedule()],

@@ -158,7 +158,7 @@ def _read_back(settings: Settings, game: Simulation, tally: play.Tally, today: d
     with Engine(settings) as engine:
         engine.bind(EVENTS)
         landed = engine.connection.sql("SELECT count(*) FROM events").fetchall()[0][0]
-        flagged = readings.flagged(engine, today)
+        suspects, counts = readings.suspects(engine, today), readings.verdicts(engine, today)
     return Report(
         today=today,
         tally=tally,
@@ -166,7 +166,8 @@ def _read_back(settings: Settings, game: Simulation, tally: play.Tally, today: d
         boards=boards,
         champion=champion,
         progress=read_progress(client, champion),
-        flagged=flagged,
+        suspects=suspects,
+        textbook=counts.get("self", {}).get("flagged", 0),
         planted={str(player) for player in game.truth["player_id"].to_pylist()},
     )
 

@@ -1,6 +1,5 @@
 """What `fairboard demo` shows at its end: counts, boards, a player, the flagged with their evidence, where to look next."""
 
-import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -20,7 +19,8 @@ from warehouse.settings import Settings
 class Report:
     """What the demo saw, read back the way its users would.
 
-    `flagged` has the columns of `fairness`; `planted` are the ids of those who cheat in the simulation.
+    `suspects` is `readings.suspects`; `textbook` counts the players whom the textbook rule flags; `planted` are the ids of
+    those who cheat in the simulation.
     """
 
     today: date
@@ -29,7 +29,8 @@ class Report:
     boards: dict[WindowKind, Board]
     champion: str
     progress: dict[str, str]
-    flagged: pl.DataFrame
+    suspects: pl.DataFrame
+    textbook: int
     planted: set[str]
     seconds: float = 0.0
 
@@ -62,26 +63,25 @@ def _show_boards(report: Report) -> None:
 
 
 def _show_fairness(report: Report) -> None:
-    flagged = report.flagged.filter(pl.col("rule") == "self_log")
     rows = [
         (
             row["player_id"],
+            row["rule"],
+            row["observed"],
+            row["baseline_center"],
+            row["baseline_n"],
             row["z"],
-            row["observed_xp"],
-            row["flagged_events"],
-            round(math.exp(row["baseline_mean"])),
-            row["baseline_events"],
+            f"{row['q']:.0e}",
             "planted" if row["player_id"] in report.planted else "honest",
         )
-        for row in flagged.iter_rows(named=True)
+        for row in report.suspects.iter_rows(named=True)
     ]
-    columns = ["player", "z", "XP at once", "such events", "usual XP", "of events before", "truth"]
-    table(f"\nFlagged on {report.today} (rule self_log), with the evidence", columns, rows, right=columns[1:-1])
-    found = set(flagged["player_id"]) & report.planted
-    textbook = report.flagged.filter(pl.col("rule") == "self").height
+    columns = ["player", "strongest reason", "observed", "usual", "of so many", "z", "q", "truth"]
+    table(f"\nUnder review on {report.today}, with the strongest reason", columns, rows, right=columns[2:-1])
+    found = set(report.suspects["player_id"]) & report.planted
     out.print(
-        f"{len(found)} of {len(report.planted)} planted cheaters found, {flagged.height - len(found)} honest players flagged; "
-        f"the textbook rule (self, |z| > 3) flags {textbook:,}"
+        f"{len(found)} of {len(report.planted)} planted cheaters found, {report.suspects.height - len(found)} honest players "
+        f"flagged; the textbook rule (|z| > 3 against one's own history) flags {report.textbook:,}"
     )
 
 

@@ -51,9 +51,11 @@ def game() -> list[dict[str, Any]]:
                 events.append(event(player, day, n, 600 if cheats else base + 3 * n))
     events += [event(NEWCOMER, 11, n, 20 + n) for n in range(3)]
     kill = {"eventId": "kill-1", "type": "boss_kill", "playerId": LEADER, "payload": {"bossId": "hydra"}}
+    drop = {"eventId": "drop-1", "type": "drop_claimed", "playerId": LEADER, "payload": {"bossId": "hydra", "itemId": "scale"}}
     return [
         *events,
         kill | {"ts": events[-1]["ts"]},
+        drop | {"ts": events[-1]["ts"]},
         event("broken", 11, 0, 1) | {"payload": {"deltaXp": 1.5, "activity": "x"}},
     ]
 

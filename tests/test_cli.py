@@ -11,6 +11,7 @@ import pytest
 from conftest import Fairboard, Land, encode, progression
 
 from ingest_api.keys import live_secrets
+from warehouse.folds import FOLDS
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS
@@ -64,14 +65,7 @@ def test_a_missing_and_a_damaged_file_are_errors_with_a_sentence(fairboard: Fair
 def test_reading_commands_give_json(fairboard: Fairboard, land: Land) -> None:
     land([progression("ann", "2026-05-01", 120), progression("bob", "2026-05-02", 20)])
     done = msgspec.json.decode(fairboard("materialize", "--from", "2026-05-01", "--to", "2026-05-02", "--json").stdout)
-    assert [one["table"] for one in done] == [
-        "events",
-        "player_days",
-        "player_months",
-        "progression",
-        "leaderboards",
-        "fairness",
-    ]
+    assert [one["table"] for one in done] == [*FOLDS]
     board = msgspec.json.decode(fairboard("leaderboard", "--window", "weekly", "--json").stdout)
     assert board["season"] == "2026-05"
     assert [(e["rank"], e["playerId"], e["score"]) for e in board["entries"]] == [(1, "ann", 120), (2, "bob", 20)]

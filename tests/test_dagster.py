@@ -131,7 +131,7 @@ def test_every_asset_says_what_it_holds_and_what_it_stands_on() -> None:
     assert parents["player_days"] == {"events"}
     assert parents["player_months"] == {"player_days"}
     assert parents["progression"] == {"player_days", "player_months"}
-    assert parents["fairness"] == {"events", "player_days"}
+    assert parents["fairness"] == {"player_days", "player_boss_days", "player_item_days"}
     assert parents["leaderboards"] == {"player_days", "player_months"}
     assert all(graph.get(dg.AssetKey(name)).description for name in ASSETS)
     schema = graph.get(dg.AssetKey("progression")).metadata["dagster/column_schema"]

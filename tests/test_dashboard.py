@@ -52,7 +52,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch):
 
 
 def judged(app: AppTest):
-    return next(element.value for element in app.dataframe if "baseline_mean" in element.value)
+    return next(element.value for element in app.dataframe if "baseline_center" in element.value)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -78,18 +78,20 @@ def test_landed_but_not_computed_says_which_days_to_materialize(open_page, tmp_p
 
 def test_the_rule_filters_the_report(open_page, game_lake: Settings):
     app = open_page(game_lake, "fairness")
-    assert set(judged(app)["rule"]) == {"self", "self_log"}
+    assert list(judged(app)["rule"]) == ["suspicion"]
+    app.selectbox(key="rule").set_value("every rule").run()
+    assert set(judged(app)["rule"]) >= {"self", "self_log", "suspicion"}
     app.selectbox(key="rule").set_value("self_log").run()
     assert list(judged(app)["rule"]) == ["self_log"]
     assert list(judged(app)["player_id"]) == [CHEATER]
 
 
 def test_too_little_data_is_shown_as_such_and_not_as_clear(open_page, game_lake: Settings):
-    everybody = open_page(game_lake, "fairness", verdict="insufficient data")
+    everybody = open_page(game_lake, "fairness", verdict="insufficient data", rule="self")
     assert NEWCOMER in list(judged(everybody)["player_id"])
-    assert NEWCOMER not in list(judged(open_page(game_lake, "fairness", verdict="clear"))["player_id"])
+    assert NEWCOMER not in list(judged(open_page(game_lake, "fairness", verdict="clear", rule="self"))["player_id"])
     one = open_page(game_lake, "fairness", player=NEWCOMER)
-    assert any("insufficient data: 0 events in the baseline" in text.value for text in one.markdown)
+    assert any("insufficient data: 0 own XP events in the baseline" in text.value for text in one.markdown)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_fairness_leads_from_the_flag_to_the_evidence(page: Page, dashboard: str
     visit(page, f"{dashboard}/fairness?player={CHEATER}", "Fairness")
     assert CHEATER in rows(page, "Judged players")[0]
     expect(page.get_by_role("heading", name=f"Evidence: {CHEATER}")).to_be_visible()
-    expect(page.get_by_text("strongest event 600 XP").first).to_be_visible()
+    expect(page.get_by_text("observed 600 XP").first).to_be_visible()
     page.get_by_text("Evidence: 1 event(s)").first.click()
     assert rows(page, "Evidence")[0][0] == f"{CHEATER}-11-1"
 

@@ -101,6 +101,63 @@ REVISION_CAUSES = sa.Table(
     comment="Why a revision differs from the one before, for each player whose XP differs; the others only moved.",
 )
 
+CASES = sa.Table(
+    "cases",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("player_id", sa.String(128), nullable=False, index=True),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("assigned_to", sa.String(128)),
+    comment="Players under review. One open case per player; what was decided stands in verdicts.",
+)
+sa.Index(
+    "ux_cases_open_player_id", CASES.c.player_id, unique=True,
+    sqlite_where=CASES.c.is_open.is_(True), postgresql_where=CASES.c.is_open.is_(True),
+)  # fmt: skip
+
+CASE_EVIDENCE = sa.Table(
+    "case_evidence",
+    METADATA,
+    sa.Column("case_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("event_date", sa.Date, primary_key=True),
+    sa.Column("rule", sa.String(64), primary_key=True),
+    sa.Column("rule_version", sa.BigInteger, nullable=False),
+    sa.Column("verdict", sa.String(32), nullable=False, comment="as in the table fairness of the lake"),
+    sa.Column("act", sa.Boolean, nullable=False),
+    sa.Column("observed", sa.Float),
+    sa.Column("baseline_center", sa.Float),
+    sa.Column("baseline_n", sa.BigInteger, nullable=False),
+    sa.Column("z", sa.Float),
+    sa.Column("p", sa.Float),
+    sa.Column("q", sa.Float),
+    sa.Column("share", sa.Float),
+    sa.Column("evidence", sa.JSON, nullable=False, comment="event ids, the strongest first, ten at most"),
+    comment="What the rules said of the player on each day that the case is about.",
+)
+
+CASE_NOTES = sa.Table(
+    "case_notes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("case_id", sa.Integer, nullable=False, index=True),
+    sa.Column("noted_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("noted_by", sa.String(128), nullable=False),
+    sa.Column("action", sa.String(16), nullable=False, comment="`opened`, `assigned`, `commented`, `decided` or `reversed`"),
+    sa.Column("text", sa.Text, nullable=False),
+    comment="Everything that happened to a case, by whom and why. Never changed.",
+)
+
+ALERTS = sa.Table(
+    "alerts",
+    METADATA,
+    sa.Column("subject", sa.String(64), primary_key=True, comment="`case 12` or `day 2026-11-20`: alerted once"),
+    sa.Column("raised_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("sent_at", sa.DateTime(timezone=True), comment="NULL as long as nobody took it"),
+    comment="What somebody was told at once.",
+)
+
 VERDICTS = sa.Table(
     "verdicts",
     METADATA,

@@ -147,8 +147,8 @@ class Engine:
         self._bind_csv(
             "rule_versions",
             self.settings.rules_file,
-            {"rule": "VARCHAR", "version": "BIGINT", "threshold": "DOUBLE", "min_events": "BIGINT",
-             "changed_on": "DATE", "changed_by": "VARCHAR", "reason": "VARCHAR"},
+            {"rule": "VARCHAR", "version": "BIGINT", "measure": "VARCHAR", "review": "DOUBLE", "act": "DOUBLE",
+             "min_n": "BIGINT", "changed_on": "DATE", "changed_by": "VARCHAR", "reason": "VARCHAR"},
         )  # fmt: skip
         self._view(
             "fairness_rules",
@@ -162,6 +162,11 @@ class Engine:
         tree = sqlglot.parse_one(model(name).sql, read="duckdb")
         fixed = tree.transform(lambda node: values[node.name] if isinstance(node, exp.Placeholder) else node)
         self._view(name, fixed.sql(dialect="duckdb"))
+
+    def hold(self, name: str) -> None:
+        """Compute a view once, for models that read it more than once."""
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_held AS SELECT * FROM {name}")  # noqa: S608 (a model's name)
+        self._view(name, f"SELECT * FROM {name}_held")  # noqa: S608 (a model's name)
 
     def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyConnection:
         """Run a model; take the result as Arrow batches or a frame before the next statement.

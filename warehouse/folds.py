@@ -5,7 +5,7 @@ What does not belong here: Dagster, Redis, the SQL database.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from time import perf_counter
@@ -18,6 +18,8 @@ from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.compaction import count_landed, settle
 from warehouse.damage import examine, set_aside
 from warehouse.engine import Engine
+from warehouse.fairness.judgements import judgements
+from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
 from warehouse.spans import History, bind_boards, bind_spans, days_of
 from warehouse.tables import (
@@ -26,15 +28,17 @@ from warehouse.tables import (
     EVENTS,
     FAIRNESS,
     LEADERBOARDS,
+    PLAYER_BOSS_DAYS,
     PLAYER_DAYS,
+    PLAYER_ITEM_DAYS,
     PLAYER_MONTHS,
     PROGRESSION,
     REJECTS,
     Table,
 )
 
-BASELINE_DAYS = 28
 MONTH_DAYS = 30  # of MAU; also how far the model of daily_metrics follows a cohort
+SCORED_ROWS = 500_000  # player-days that are scored at once; with their rows per rule some 0.7 GB
 CONFLICTS_FILE = "conflicts.parquet"
 
 
@@ -113,15 +117,25 @@ def player_months(engine: Engine, days: Days) -> Folded:
 
 
 def activity_days(engine: Engine, days: Days) -> Folded:
-    """What was played on each day, by activity, boss and item: of the day's events alone.
-
-    It goes after `player_days` (see `AFTER`): events that land between the two make the day stale.
-    """
+    """What was played on each day, by activity, boss and item."""
     return _fold_events(engine, ACTIVITY_DAYS, days)
 
 
+def player_boss_days(engine: Engine, days: Days) -> Folded:
+    """One row per player, day and kind of fight."""
+    return _fold_events(engine, PLAYER_BOSS_DAYS, days)
+
+
+def player_item_days(engine: Engine, days: Days) -> Folded:
+    """One row per player, day and item."""
+    return _fold_events(engine, PLAYER_ITEM_DAYS, days)
+
+
 def _fold_events(engine: Engine, table: Table, days: Days) -> Folded:
-    """A table of each day's events alone; with each partition goes the fingerprint of what it was folded from."""
+    """A table of each day's events alone; with each partition goes the fingerprint of what it was folded from.
+
+    The others go after `player_days` (see `AFTER`), which makes the day stale if events land in between.
+    """
     started = perf_counter()
     inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
     engine.bind(EVENTS, days)
@@ -171,8 +185,7 @@ def fairness(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     days = fairness_days(engine, days)
-    bind_event_scores(engine, days)
-    batches = engine.run("fairness", baseline_days=BASELINE_DAYS).arrow()
+    batches = (batch for part in parts(engine, days) for batch in judgements(engine, part).to_batches())
     folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
     return _finished(folded, days, started)
 
@@ -192,20 +205,11 @@ def daily_metrics(engine: Engine, days: Days) -> Folded:
     return _finished(folded, days, started)
 
 
-def bind_event_scores(engine: Engine, days: Days) -> None:
-    """Make `event_scores` a view: each XP event of the range with its z by each rule."""
-    baseline_day = days.first - timedelta(days=BASELINE_DAYS)
-    engine.bind(EVENTS, days)
-    engine.bind(PLAYER_DAYS, Days(baseline_day, days.last))
-    engine.bind_rules()
-    engine.bind_model(
-        "event_scores", first_day=days.first, last_day=days.last, baseline_day=baseline_day, baseline_days=BASELINE_DAYS
-    )
-
-
 FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
     "events": events,
     "player_days": player_days,
+    "player_boss_days": player_boss_days,
+    "player_item_days": player_item_days,
     "player_months": player_months,
     "activity_days": activity_days,
     "progression": progression,
@@ -215,7 +219,7 @@ FOLDS: dict[str, Callable[[Engine, Days], Folded]] = {
 }
 
 # What a table's fold has to follow beside those whose rows it reads.
-AFTER = {ACTIVITY_DAYS.name: [PLAYER_DAYS.name]}
+AFTER = {table.name: [PLAYER_DAYS.name] for table in (PLAYER_BOSS_DAYS, PLAYER_ITEM_DAYS, ACTIVITY_DAYS)}
 
 
 def fold(engine: Engine, table: str, days: Days) -> Folded:
@@ -265,6 +269,22 @@ def _with_day_after(days: Days) -> Days:
 def fairness_days(engine: Engine, days: Days) -> Days:
     """The days whose scores depend on the range: its own, and those that have it in their baseline."""
     return _with_later(engine, days, days.last + timedelta(days=BASELINE_DAYS))
+
+
+def parts(engine: Engine, days: Days) -> Iterator[Days]:
+    """The folded days of the range, in ranges of as many as can be scored at once."""
+    part: list[date] = []
+    rows = 0
+    for day in days_of(engine, PLAYER_DAYS, days):
+        records = engine.lake.records(PLAYER_DAYS, {"event_date": day})
+        of_day = sum(record.rows for record in records.values())
+        if part and rows + of_day > SCORED_ROWS:
+            yield Days(part[0], part[-1])
+            part, rows = [], 0
+        part.append(day)
+        rows += of_day
+    if part:
+        yield Days(part[0], part[-1])
 
 
 def _with_later(engine: Engine, days: Days, bound: date) -> Days:

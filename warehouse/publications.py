@@ -17,13 +17,16 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from warehouse import boards, revisions
+from warehouse.alerts import raise_alert, send
 from warehouse.calendar import Days, Window
+from warehouse.cases import open_cases, urgent_cases
 from warehouse.causes import folded_days
 from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, RECEIPTS, SUSPICIOUS_EVENTS
 from warehouse.embedded_redis import REDIS_ERRORS
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
-from warehouse.folds import bind_event_scores, fairness_days, windows_of
+from warehouse.fairness.judgements import bind_event_scores, jump
+from warehouse.folds import fairness_days, windows_of
 from warehouse.outlets import Outlets
 from warehouse.publisher import newest_event, publish_boards, read_leaderboard
 from warehouse.tables import LEADERBOARD_REVISIONS, PROGRESSION
@@ -138,10 +141,25 @@ def publications(engine: Engine, outlets: Outlets, _days: Days) -> int:
     return sum(one.players for one in publish_boards(engine, outlets))
 
 
+def cases(engine: Engine, outlets: Outlets, days: Days) -> int:
+    """Open a case for every suspicion, or add it to the player's; alert what must be heard at once. Cases with new evidence."""
+    days = fairness_days(engine, days)
+    with outlets.database.begin() as connection:
+        touched = open_cases(engine, connection, days)
+        for case_id in urgent_cases(connection):
+            text = f"Case {case_id} is beyond the act threshold: `fairboard cases show {case_id}`."
+            raise_alert(connection, f"case {case_id}", text)
+        if text := jump(engine, days.last):
+            raise_alert(connection, f"day {days.last}", text)
+    send(engine.settings, outlets.database)
+    return len(set(touched))
+
+
 PUBLISHED: dict[str, Callable[[Engine, Outlets, Days], int]] = {
     "receipts": receipts,
     "player_progress": player_progress,
     "suspicious_events": suspicious_events,
+    "cases": cases,
     "leaderboard_snapshots": leaderboard_snapshots,
     "publications": publications,
 }

@@ -57,10 +57,20 @@ def progress(engine: Engine, player: str) -> pl.DataFrame:
     ).pl()
 
 
-def flagged(engine: Engine, day: date) -> pl.DataFrame:
-    """The day's flagged players and rules, the strongest first, with the columns of `fairness`."""
+def suspects(engine: Engine, day: date) -> pl.DataFrame:
+    """The day's suspected players, the most suspicious first, each with the rule that speaks loudest.
+
+    Columns: player_id, p, q, act, evidence (of the suspicion); rule, observed, baseline_center, baseline_spread, baseline_n, z,
+    share (of that rule).
+    """
     engine.bind(FAIRNESS, Days(day, day))
-    return engine.connection.sql("SELECT * FROM fairness WHERE verdict = 'flagged' ORDER BY abs(z) DESC, player_id, rule").pl()
+    return engine.connection.sql(
+        "SELECT s.player_id, s.p, s.q, s.act, r.rule, r.observed, r.baseline_center, r.baseline_spread, r.baseline_n, r.z,"
+        " r.share, s.evidence FROM fairness AS s JOIN fairness AS r ON s.player_id = r.player_id AND r.rule <> 'suspicion'"
+        " WHERE s.rule = 'suspicion' AND s.verdict = 'flagged'"
+        " QUALIFY row_number() OVER (PARTITION BY s.player_id ORDER BY r.share DESC NULLS LAST, r.rule) = 1"
+        " ORDER BY s.p, abs(r.z) DESC, s.player_id"
+    ).pl()
 
 
 def verdicts(engine: Engine, day: date) -> dict[str, dict[str, int]]:

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     levels_file: Path = Field(DATA / "levels.csv", description="The level curve: level, xp_required.")
     rewards_file: Path = Field(DATA / "rewards.csv", description="What a level pays: level, reward.")
     rules_file: Path = Field(DATA / "fairness_rules.csv", description="Fairness rules, their versions and thresholds.")
+    alert_webhook: str | None = Field(None, description="URL that alerts are posted to as JSON; default: the log.")
     memory_limit: str | None = Field(None, description="DuckDB's memory limit (for example 4GB); it spills beyond that.")
 
     @cached_property

@@ -1,25 +1,31 @@
-"""Who played unlike themselves: the day's report, and the evidence behind each row. A flag is a question, not a verdict."""
+"""Who is under suspicion: the day's report, the evidence behind each row, the player's case. A flag is a question."""
 
 from datetime import date, timedelta
+from typing import Any
 
 import polars as pl
 import streamlit as st
 
 from dashboard import charts, controls, grids, queries
+from warehouse import cases
 from warehouse.calendar import Days
+from warehouse.database import reading
+from warehouse.fairness.rules import RULES, SUSPICION
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, FAIRNESS
 
 VERDICTS = ("flagged", "insufficient data", "clear")
 EVERY_RULE = "every rule"
+ON_A_SCALE_OF_XP = ("self", "self_log")
 EVERYBODY = 2**62
 SHOWN_ROWS = 12
 HISTORY = timedelta(days=89)
 
 
 def choose_report(rules: list[str]) -> tuple[str | None, str]:
-    """Rule (None: every rule) and verdict, both in the URL."""
-    rule = st.selectbox("Rule", [EVERY_RULE, *rules], key="rule", width=220, bind="query-params")
+    """Rule (None: every rule) and verdict, both in the URL; at first the suspicion that combines them."""
+    others = [rule for rule in rules if rule != SUSPICION]
+    rule = st.selectbox("Rule", [SUSPICION, EVERY_RULE, *others], key="rule", width=220, bind="query-params")
     verdict = st.segmented_control("Verdict", VERDICTS, default="flagged", required=True, key="verdict", bind="query-params")
     return (None if rule == EVERY_RULE else rule), verdict or "flagged"
 
@@ -29,7 +35,7 @@ def show_counts(counts: pl.DataFrame) -> None:
     config = {
         "rule": grids.renamed(FAIRNESS, "rule", "Rule"),
         "rule_version": grids.renamed(FAIRNESS, "rule_version", "Version"),
-        "threshold": grids.renamed(FAIRNESS, "threshold", "Threshold |z|"),
+        "threshold": st.column_config.NumberColumn("Threshold", format="%.2g", help="Of |z| for the self rules, else of q."),
         "players": st.column_config.NumberColumn("Players judged", format="localized"),
         "flagged": st.column_config.NumberColumn("Flagged", format="localized"),
         "clear": st.column_config.NumberColumn("Clear", format="localized"),
@@ -47,18 +53,8 @@ def show_judged(settings: Settings, day: date, rule: str | None, verdict: str) -
         st.write(f"Nobody has the verdict “{verdict}” on {day}.")
         return
     cut = f" (the first {queries.TOP}; the file has all)" if rows.height == queries.TOP else ""
-    st.caption(f"{rows.height} row(s), the largest |z| first{cut}. Choose one for the evidence.")
-    columns = [
-        "player_id",
-        "rule",
-        "z",
-        "observed_xp",
-        "baseline_mean",
-        "baseline_sd",
-        "baseline_events",
-        "flagged_events",
-        "events",
-    ]
+    st.caption(f"{rows.height} row(s), the smallest p first{cut}. Choose one for the evidence.")
+    columns = ["player_id", "rule", "observed", "baseline_center", "baseline_n", "z", "p", "q", "share", "tests"]
     key = f"judged-{day}-{rule}-{verdict}"
     grids.grid(
         rows, FAIRNESS, columns, name="Judged players", key=key, on_select=lambda: controls.follow_row(rows, key),
@@ -80,17 +76,34 @@ def show_player(settings: Settings, player: str, day: date, rule: str | None) ->
         if history.is_empty():
             controls.offer_similar(settings, player)
         return
-    for judgement in today.sort(pl.col("z").abs(), descending=True, nulls_last=True).iter_rows(named=True):
-        if rule in (None, judgement["rule"]):
+    for judgement in today.sort("share", "rule", descending=[True, False], nulls_last=True).iter_rows(named=True):
+        if rule in (None, SUSPICION, judgement["rule"]):
             show_evidence(settings, judgement, history.filter(pl.col("rule") == judgement["rule"]))
 
 
-def show_evidence(settings: Settings, judgement: dict[str, object], history: pl.DataFrame) -> None:
-    """One rule's judgement of the player."""
-    scores = queries.scored_events(settings, str(judgement["player_id"]), judgement["event_date"])  # type: ignore[arg-type]
-    scores = scores.filter(pl.col("rule") == judgement["rule"])
+def show_case(settings: Settings, player: str) -> None:
+    """The player's cases: who looks at them, and what happened."""
+    with reading(settings) as connection:
+        found = cases.find(connection, every=True, player_id=player)
+        notes = {case.id: cases.notes_of(connection, case.id) for case in found} if connection is not None else {}
+    for case in found:
+        state = f"open, with {case.assigned_to or 'nobody yet'}" if case.is_open else "closed"
+        with st.expander(f"Case {case.id}: {controls.as_text(state)}"):
+            for note in notes[case.id]:
+                said = f"{note.noted_at:%Y-%m-%d %H:%M} {note.noted_by} {note.action}: {note.text}"
+                st.markdown(controls.as_text(said))
+            st.code(f"fairboard cases show {case.id}", language="bash")
+
+
+def show_evidence(settings: Settings, judgement: dict[str, Any], history: pl.DataFrame) -> None:
+    """One rule's judgement of the player: the events, then what the rule says of them."""
     with st.container(border=True):
+        show_event_ids(settings, judgement)
         st.markdown(f"**Rule `{judgement['rule']}`** · {sentence(judgement)}")
+        if judgement["rule"] not in ON_A_SCALE_OF_XP:
+            return
+        scores = queries.scored_events(settings, judgement["player_id"], judgement["event_date"])
+        scores = scores.filter(pl.col("rule") == judgement["rule"])
         if scores.height and scores["version"][0] != judgement["rule_version"]:
             st.warning("The rule has changed since this report was made; materialize the day again to compare like with like.")
         left, right = st.columns(2, gap="large")
@@ -98,7 +111,6 @@ def show_evidence(settings: Settings, judgement: dict[str, object], history: pl.
             show_events(scores, settings, logarithmic=judgement["rule"] == "self_log")
         with right:
             show_history(history)
-        show_event_ids(scores, settings, judgement)
 
 
 def show_events(scores: pl.DataFrame, settings: Settings, *, logarithmic: bool) -> None:
@@ -117,16 +129,19 @@ def show_history(history: pl.DataFrame) -> None:
         st.altair_chart(charts.judgement_line(history), alt="z over the days")
 
 
-def sentence(judgement: dict[str, object]) -> str:
+def sentence(judgement: dict[str, Any]) -> str:
     """What the row says, in words."""
-    if judgement["z"] is None:
-        return f"insufficient data: {judgement['baseline_events']} events in the baseline. It says nothing about the player."
-    return (
-        f"{judgement['verdict']}: strongest event {judgement['observed_xp']:,} XP, z {judgement['z']:.2f} "
-        f"against a threshold of {judgement['threshold']:g}; {judgement['flagged_events']} of {judgement['events']} "
-        f"events above it. Baseline: {judgement['baseline_events']:,} events, "
-        f"{judgement['baseline_from']} to {judgement['baseline_to']}."
-    )
+    rule = RULES[judgement["rule"]]
+    baseline = f"{judgement['baseline_n']:,} {rule.counts}"
+    if judgement["verdict"] == "insufficient data":
+        return f"insufficient data: {baseline} in the baseline. It says nothing about the player."
+    if judgement["rule"] == SUSPICION:
+        return f"{judgement['verdict']}: {judgement['tests']} rules combined, q {judgement['q']:.1e}."
+    usual = "" if judgement["baseline_center"] is None else f", usual {judgement['baseline_center']:,.4g}"
+    scores = [f"{name} {judgement[name]:.3g}" for name in ("z", "q") if judgement[name] is not None]
+    said = f"{judgement['verdict']}: observed {judgement['observed']:,.4g} {rule.unit}{usual}; {', '.join(scores)}, "
+    days = f"{judgement['baseline_from']} to {judgement['baseline_to']}"
+    return f"{said}threshold {judgement['threshold']:g}. Baseline: {baseline}, {days}. {rule.asks}"
 
 
 def against_baseline(scores: pl.DataFrame, settings: Settings, *, logarithmic: bool) -> pl.DataFrame:
@@ -139,21 +154,21 @@ def against_baseline(scores: pl.DataFrame, settings: Settings, *, logarithmic: b
     return grids.in_zone(scores.with_columns(**in_xp, flagged=beyond), settings.zone)
 
 
-def show_event_ids(scores: pl.DataFrame, settings: Settings, judgement: dict[str, object]) -> None:
+def show_event_ids(settings: Settings, judgement: dict[str, Any]) -> None:
     """The flagged events, by id: what a reviewer quotes."""
-    flagged = scores.filter(pl.col("event_id").is_in(list(judgement["evidence"])))  # type: ignore[call-overload]
-    if flagged.is_empty():
+    ids = list(judgement["evidence"])
+    if not ids:
         return
-    with st.expander(f"Evidence: {flagged.height} event(s)"):
-        shown = grids.in_zone(flagged.sort(pl.col("z").abs(), descending=True), settings.zone)
+    with st.expander(f"Evidence: {len(ids)} event(s)"):
+        shown = grids.in_zone(queries.events_by_id(settings, judgement["event_date"], ids), settings.zone)
         words = grids.column_config(EVENTS, settings.zone)
-        config = {name: words[name] for name in ("event_id", "ts", "delta_xp", "activity")}
-        config["z"] = grids.renamed(FAIRNESS, "z", "z")
+        names = ("event_id", "ts", "type", "delta_xp", "activity", "boss_id", "duration_ms", "item_id")
+        config = {name: words[name] for name in names}
         st.dataframe(shown.select(list(config)), column_config=config, hide_index=True, alt="Evidence")
         grids.download("CSV", lambda: grids.csv(shown), "evidence.csv", key=f"evidence-{judgement['rule']}")
 
 
-settings = controls.open_page("Fairness", "Who played unlike themselves. A flag is a question, not a verdict.")
+settings = controls.open_page("Fairness", "Who is under suspicion, and why. A flag is a question, not a verdict.")
 controls.need(settings, FAIRNESS)
 days = queries.days_of(settings, FAIRNESS)
 with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -166,3 +181,4 @@ if controls.has_day(day, days):
     player = controls.choose_player()
     if player:
         show_player(settings, player, day, rule)
+        show_case(settings, player)

@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard import charts, controls, grids, queries
 from warehouse.calendar import Days
+from warehouse.fairness.rules import SUSPICION
 from warehouse.settings import Settings
 from warehouse.tables import FAIRNESS, LEADERBOARDS, PLAYER_DAYS, REJECTS
 
@@ -16,7 +17,7 @@ RANGES = {"30 days": 30, "90 days": 90, "1 year": 365, "All": None}
 def show_figures(settings: Settings, day: date, before: pl.DataFrame) -> None:
     """The last day in figures, each beside the day with events before it."""
     *earlier, today = before.tail(2).to_dicts()
-    flagged = queries.verdicts(settings, day)["flagged"].sum()
+    suspects = queries.judged(settings, day, SUSPICION, "flagged", limit=2**62).height
     cells = st.columns(5)
     cells[0].metric("Last landed day", str(day), border=True, height="stretch")
     for cell, name, text in zip(cells[1:4], ("players", "events", "xp"), ("Players", "Events", "XP won"), strict=True):
@@ -32,7 +33,11 @@ def show_figures(settings: Settings, day: date, before: pl.DataFrame) -> None:
             delta_description="to the day before",
         )
     cells[4].metric(
-        "Flags of that day", flagged, border=True, height="stretch", help="Rows of the fairness report with verdict `flagged`."
+        "Under suspicion",
+        suspects,
+        border=True,
+        height="stretch",
+        help="Players whose combined suspicion is beyond its threshold.",
     )
 
 
@@ -51,13 +56,13 @@ def show_freshness(settings: Settings, day: date) -> None:
 def show_flagged(settings: Settings, day: date) -> None:
     """The strongest flags of the day."""
     st.subheader("Flagged that day", help="The strongest five; the fairness page has all, and the evidence.")
-    rows = queries.judged(settings, day, None, "flagged", limit=5)
+    rows = queries.judged(settings, day, SUSPICION, "flagged", limit=5)
     if rows.is_empty():
         st.write("Nothing was flagged.")
         unjudged = max(queries.verdicts(settings, day)["insufficient"].to_list(), default=0)
         st.caption(f"{unjudged:,} player(s) had too short a history to be judged: that is not the same as clean.")
         return
-    grids.grid(rows, FAIRNESS, ["player_id", "rule", "z", "observed_xp", "flagged_events"], name="Flagged players")
+    grids.grid(rows, FAIRNESS, ["player_id", "tests", "p", "q"], name="Flagged players")
     st.page_link("app_pages/fairness.py", label="See the evidence", icon=":material/balance:", query_params={"day": str(day)})
 
 

@@ -1,4 +1,4 @@
-"""Commands that read: leaderboard, revisions, player, fairness, sql, verify, doctor. Each takes --json."""
+"""Commands that read: leaderboard, revisions, player, sql, verify, doctor. Each takes --json."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (leaderboard, revisions, player, fairness, sql, verify, doctor):
+    for command in (leaderboard, revisions, player, sql, verify, doctor):
         app.command()(command)
 
 
@@ -128,37 +128,6 @@ def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json =
     out.print(f"{player_id}: level {now['level_after']}, {now['xp_total']:,} XP, {missing}", markup=False)
     columns = ["event_date", "xp_gained", "xp_total", "level_before", "level_after"]
     table("Last days played", columns, days.select(columns).head(10).iter_rows(), right=columns[1:])
-
-
-def fairness(
-    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The day.")],
-    limit: Annotated[int, typer.Option(min=1, help="Flags to show.")] = 20,
-    json: Json = False,
-) -> None:
-    """The day's fairness report: who played unlike themselves, and on what evidence."""
-    with Engine(load_settings()) as engine:
-        flags, counts = readings.flagged(engine, day.date()), readings.verdicts(engine, day.date())
-    if json:
-        emit_json({"date": day.date(), "verdicts": counts, "flagged": records(flags)})
-        return
-    columns = [
-        "player_id",
-        "rule",
-        "z",
-        "threshold",
-        "observed_xp",
-        "baseline_mean",
-        "baseline_sd",
-        "baseline_events",
-        "flagged_events",
-    ]
-    table(f"Flagged on {day.date()}", columns, flags.select(columns).head(limit).iter_rows(), right=columns[2:])
-    if flags.height > limit:
-        out.print(f"{flags.height - limit:,} more; see --limit, or --json for all with their event ids")
-    for rule, verdicts in counts.items():
-        out.print(f"{rule}: " + ", ".join(f"{players:,} {verdict}" for verdict, players in verdicts.items()))
-    if not counts:
-        out.print("Nothing was scored on that day: it has no events, or is not materialized.")
 
 
 def sql(statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's dialect.")], json: Json = False) -> None:

@@ -1,62 +1,34 @@
--- Each XP event of the range against its player's own trailing baseline, on the plain and on the log scale.
--- A spread below 10⁻⁹ of the mean square is rounding, not spread: then z is 0, as the original rule has it.
-WITH history AS (
-    SELECT
-        event_date,
-        player_id,
-        sum(xp_events) OVER baseline AS n,
-        CAST(sum(xp_sum) OVER baseline AS DOUBLE) AS total,
-        CAST(sum(xp_sum_sq) OVER baseline AS DOUBLE) AS total_sq,
-        sum(gain_events) OVER baseline AS log_n,
-        CAST(sum(log_sum_e6) OVER baseline AS DOUBLE) / 1e6 AS log_total,
-        CAST(sum(log_sum_sq_e6) OVER baseline AS DOUBLE) / 1e6 AS log_total_sq
-    FROM player_days
-    WHERE event_date BETWEEN $baseline_day AND $last_day
-    WINDOW baseline AS (
-        PARTITION BY player_id ORDER BY event_date - DATE '1970-01-01' RANGE BETWEEN $baseline_days PRECEDING AND 1 PRECEDING
-    )
-),
-scaled AS (
-    SELECT event_date, player_id, 'self' AS rule, coalesce(n, 0) AS n, total, total_sq FROM history
+-- Each gain of the range against its player's own trailing baseline, on the plain and on the log scale. A negative correction
+-- is in the baseline of the plain scale, but is no gain: it is not judged.
+WITH baselines AS (
+    SELECT event_date, player_id, 'self' AS rule, n, mean, sd
+    FROM xp_baselines
     UNION ALL
-    SELECT event_date, player_id, 'self_log', coalesce(log_n, 0), log_total, log_total_sq FROM history
+    SELECT event_date, player_id, 'self_log', log_n, log_mean + level, log_sd
+    FROM xp_baselines
 ),
-spread AS (
+judged AS (
     SELECT
-        *,
-        total / n AS mean,
-        CASE WHEN n > 1 THEN (total_sq - total * total / n) / (n - 1) END AS variance
-    FROM scaled
-    WHERE event_date >= $first_day
-),
-baselines AS (
-    SELECT
-        s.event_date,
-        s.player_id,
-        s.rule,
+        b.event_date,
+        b.player_id,
+        b.rule,
         r.version,
-        r.threshold,
-        s.n,
-        CASE WHEN s.n >= r.min_events THEN s.mean END AS mean,
-        CASE WHEN s.n >= r.min_events THEN
-            CASE WHEN s.variance > 1e-9 * s.total_sq / s.n THEN sqrt(s.variance) ELSE 0 END
-        END AS sd
-    FROM spread AS s
-    JOIN fairness_rules AS r ON s.rule = r.rule
+        r.review AS threshold,
+        b.n,
+        CASE WHEN b.n >= r.min_n THEN b.mean END AS mean,
+        CASE WHEN b.n >= r.min_n THEN b.sd END AS sd
+    FROM baselines AS b
+    JOIN fairness_rules AS r ON b.rule = r.rule
 ),
-observed AS (
-    SELECT event_date, player_id, event_id, delta_xp, 'self' AS rule, CAST(delta_xp AS DOUBLE) AS x
-    FROM events
-    WHERE type = 'progression' AND event_date BETWEEN $first_day AND $last_day
-    UNION ALL
-    SELECT event_date, player_id, event_id, delta_xp, 'self_log', ln(delta_xp)
-    FROM events
-    WHERE type = 'progression' AND delta_xp > 0 AND event_date BETWEEN $first_day AND $last_day
+scored AS (
+    SELECT
+        j.*,
+        e.event_id,
+        e.delta_xp,
+        CASE WHEN j.rule = 'self' THEN CAST(e.delta_xp AS DOUBLE) ELSE ln(e.delta_xp) END AS x
+    FROM events AS e
+    JOIN judged AS j ON e.event_date = j.event_date AND e.player_id = j.player_id
+    WHERE e.type = 'progression' AND e.delta_xp > 0 AND e.event_date BETWEEN $first_day AND $last_day
 )
-SELECT
-    b.*,
-    o.event_id,
-    o.delta_xp,
-    CASE WHEN b.sd > 0 THEN (o.x - b.mean) / b.sd WHEN b.sd = 0 THEN 0 END AS z
-FROM observed AS o
-JOIN baselines AS b ON o.event_date = b.event_date AND o.player_id = b.player_id AND o.rule = b.rule
+SELECT *, CASE WHEN sd > 0 THEN (x - mean) / sd WHEN sd = 0 THEN 0 END AS z
+FROM scored

@@ -1,52 +1,41 @@
 -- A day's events, folded once.
 -- Sums of XP are taken as DECIMAL and saturate at 64 bits: two absurd events must not stop the day of everyone else.
 -- What fits 64 bits stays BIGINT (x, 2^31 at most, and its square): DECIMAL doubles the time of a sum.
-WITH scored AS (
+-- A pause is the time since the player's event before; more than 1,800 s begin another session.
+-- A gap is a pause without drops: they follow their kill by the game's clock, not by the player's hand.
+WITH timed AS (
     SELECT
-        *,
+        event_date,
+        player_id,
+        type,
+        ts,
         CASE WHEN type = 'progression' THEN delta_xp END AS moved,
-        CASE WHEN type = 'progression' THEN greatest(least(delta_xp, 2147483647), -2147483647) END AS x,
-        CASE WHEN type = 'progression' AND delta_xp > 0 THEN ln(delta_xp) END AS log_x
+        ts - lag(ts) OVER (PARTITION BY event_date, player_id ORDER BY ts) AS pause,
+        CASE WHEN type <> 'drop_claimed' THEN ts END
+        - lag(CASE WHEN type <> 'drop_claimed' THEN ts END IGNORE NULLS) OVER (PARTITION BY event_date, player_id ORDER BY ts)
+            AS gap
     FROM events
     WHERE event_date BETWEEN $first_day AND $last_day
 ),
--- Sessions end after 1,800 s without an event. Events of one half hour are never that far apart, so the pauses to look at are
--- those between half hours: 48 rows of a player's day are sorted instead of its thousands of events. A minute with an event is a bit of its half hour.
-half_hours AS (
-    SELECT
-        event_date,
-        player_id,
-        min(ts) AS first_ts,
-        max(ts) AS last_ts,
-        bit_or(CAST(1 AS BIGINT) << CAST(ts // 60 % 30 AS INTEGER)) AS minutes
-    FROM scored
-    GROUP BY event_date, player_id, ts // 1800
-),
-pauses AS (
+scored AS (
     SELECT
         *,
-        first_ts - lag(last_ts) OVER (PARTITION BY event_date, player_id ORDER BY first_ts) AS pause
-    FROM half_hours
-),
-sessions AS (
-    SELECT
-        event_date,
-        player_id,
-        CAST(sum(bit_count(minutes)) AS BIGINT) AS active_minutes,
-        count(CASE WHEN pause IS NULL OR pause > 1800 THEN 1 END) AS sessions,
-        CAST(sum(last_ts - first_ts + CASE WHEN pause <= 1800 THEN pause ELSE 0 END) AS BIGINT) AS session_seconds
-    FROM pauses
-    GROUP BY event_date, player_id
+        CASE WHEN moved IS NOT NULL THEN greatest(least(moved, 2147483647), -2147483647) END AS x,
+        CASE WHEN moved > 0 THEN moved END AS gain,
+        CASE WHEN moved > 0 THEN ln(moved) END AS log_x,
+        CASE WHEN gap IS NOT NULL THEN ln(greatest(gap, 1)) END AS log_gap
+    FROM timed
 )
 SELECT
-    scored.event_date,
-    scored.player_id,
+    event_date,
+    player_id,
     count(*) AS events,
     min(ts) AS first_ts,
     max(ts) AS last_ts,
-    any_value(sessions.active_minutes) AS active_minutes,
-    any_value(sessions.sessions) AS sessions,
-    any_value(sessions.session_seconds) AS session_seconds,
+    count(CASE WHEN pause IS NULL OR ts // 60 <> (ts - pause) // 60 THEN 1 END) AS active_minutes,
+    CAST(bit_count(bit_or(CAST(1 AS BIGINT) << CAST(ts // 3600 % 24 AS INTEGER))) AS BIGINT) AS active_hours,
+    count(CASE WHEN pause IS NULL OR pause > 1800 THEN 1 END) AS sessions,
+    CAST(coalesce(sum(CASE WHEN pause <= 1800 THEN pause END), 0) AS BIGINT) AS session_seconds,
     CAST(greatest(least(coalesce(sum(CAST(moved AS DECIMAL(38, 0))), 0), 9223372036854775807), -9223372036854775807) AS BIGINT)
         AS xp,
     count(moved) AS xp_events,
@@ -57,9 +46,13 @@ SELECT
     count(log_x) AS gain_events,
     CAST(coalesce(sum(CAST(round(log_x * 1e6) AS BIGINT)), 0) AS BIGINT) AS log_sum_e6,
     CAST(coalesce(sum(CAST(round(log_x * log_x * 1e6) AS BIGINT)), 0) AS BIGINT) AS log_sum_sq_e6,
+    max(gain) AS gain_max,
+    min(gain) AS gain_min,
+    count(log_gap) AS gaps,
+    CAST(coalesce(sum(CAST(round(log_gap * 1e6) AS BIGINT)), 0) AS BIGINT) AS gap_log_sum_e6,
+    CAST(coalesce(sum(CAST(round(log_gap * log_gap * 1e6) AS BIGINT)), 0) AS BIGINT) AS gap_log_sum_sq_e6,
     count(CASE WHEN type = 'boss_kill' THEN 1 END) AS boss_kills,
     count(CASE WHEN type = 'drop_claimed' THEN 1 END) AS drops
 FROM scored
-JOIN sessions ON scored.event_date = sessions.event_date AND scored.player_id = sessions.player_id
-GROUP BY scored.event_date, scored.player_id
-ORDER BY scored.event_date, scored.player_id
+GROUP BY event_date, player_id
+ORDER BY event_date, player_id

@@ -1,0 +1,118 @@
+"""A range of days judged: binds the models, measures, combines, and finds the events behind each flag.
+
+What does not belong here: which days to judge (`warehouse/folds.py`), and what becomes of the judgements.
+"""
+
+from datetime import date, timedelta
+from statistics import median
+
+import polars as pl
+import pyarrow as pa
+
+from warehouse.calendar import Days
+from warehouse.engine import Engine
+from warehouse.fairness.rules import BASELINE_DAYS, SUSPICION, Threshold, thresholds
+from warehouse.fairness.scores import KEY, score
+from warehouse.fairness.statistics import poisson_tail
+from warehouse.fairness.suspicion import judge
+from warehouse.tables import EVENTS, FAIRNESS, PLAYER_BOSS_DAYS, PLAYER_DAYS, PLAYER_ITEM_DAYS
+
+DAYS_TO_KNOW = 7  # days from which a usual number of suspects can be told
+JUMP_P = 0.001
+
+
+def judgements(engine: Engine, days: Days) -> pa.Table:
+    """The rows of `fairness` of those days, sorted."""
+    flags = judged(engine, days)
+    evidence = _evidence(engine, days, flags)
+    rows = flags.join(evidence, on=[*KEY, "rule"], how="left").with_columns(
+        pl.col("evidence").fill_null([]),
+        baseline_from=pl.col("event_date") - timedelta(days=BASELINE_DAYS),
+        baseline_to=pl.col("event_date") - timedelta(days=1),
+    )
+    return rows.select(FAIRNESS.schema.names).sort(FAIRNESS.key).to_arrow().cast(FAIRNESS.schema)
+
+
+def judged(engine: Engine, days: Days) -> pl.DataFrame:
+    """Every rule's row of every player of those days, with its verdict; without evidence."""
+    rules = bind_models(engine, days)
+    sums = engine.run("fairness", first_day=days.first, last_day=days.last).pl()
+    fastest = engine.connection.sql(
+        "SELECT event_date, player_id, boss_id, min(fastest_ms) AS fastest_ms FROM player_boss_days"
+        " WHERE fastest_ms IS NOT NULL AND event_date BETWEEN $first AND $last GROUP BY ALL ORDER BY ALL",
+        params={"first": days.first, "last": days.last},
+    ).pl()
+    return judge(score(sums, fastest, {name: rule.min_n for name, rule in rules.items()}), rules)
+
+
+def flagged(engine: Engine, days: Days) -> pl.DataFrame:
+    """What the rules in force flag on those days, computed anew: event_date, player_id, rule."""
+    return judged(engine, days).filter(pl.col("verdict") == "flagged").select(*KEY, "rule")
+
+
+def jump(engine: Engine, day: date) -> str:
+    """A sentence where the day has more players under suspicion than chance makes of the usual number; else empty.
+
+    Usual is the median of the trailing days, at least 1; a jump is what a Poisson count does once in 1,000 days.
+    """
+    engine.bind(FAIRNESS, Days(day - timedelta(days=BASELINE_DAYS), day))
+    counts = dict(engine.connection.sql(
+        "SELECT event_date, count(*) FILTER (WHERE verdict = 'flagged') FROM fairness WHERE rule = 'suspicion' GROUP BY ALL"
+    ).fetchall())  # fmt: skip
+    flagged = counts.pop(day, 0)
+    if len(counts) < DAYS_TO_KNOW:
+        return ""
+    usual = median(counts.values())
+    if poisson_tail(flagged, max(usual, 1.0)) >= JUMP_P:
+        return ""
+    return f"{flagged:,} players are under suspicion on {day}; {usual:g} a day are usual. `fairboard fairness --date {day}`."
+
+
+def bind_models(engine: Engine, days: Days) -> dict[str, Threshold]:
+    """Make everything that `models/fairness.sql` reads a view; the thresholds in force."""
+    rules = thresholds(engine)
+    _bind_baselines(engine, days)
+    engine.bind_model("long_days", **_range(days))
+    engine.bind_model("kill_times", **_range(days), min_n=rules["boss_time"].min_n)
+    engine.bind_model("loot", **_range(days))
+    return rules
+
+
+def bind_event_scores(engine: Engine, days: Days) -> None:
+    """Make `event_scores` a view: each gain of the range with its z by `self` and `self_log`."""
+    engine.bind_rules()
+    _bind_baselines(engine, days)
+    _bind_events(engine, days)
+
+
+def _bind_baselines(engine: Engine, days: Days) -> None:
+    with_baseline = Days(days.first - timedelta(days=BASELINE_DAYS), days.last)
+    for table in (PLAYER_DAYS, PLAYER_BOSS_DAYS, PLAYER_ITEM_DAYS):
+        engine.bind(table, with_baseline)
+    engine.bind_model("day_levels")
+    engine.bind_model("xp_baselines", **_range(days))
+    engine.hold("xp_baselines")
+
+
+def _bind_events(engine: Engine, days: Days) -> None:
+    engine.bind(EVENTS, days)
+    engine.bind_model("event_scores", first_day=days.first, last_day=days.last)
+
+
+def _evidence(engine: Engine, days: Days, flags: pl.DataFrame) -> pl.DataFrame:
+    """The ids behind each flag; a suspicion shows those of its largest part, whether or not that rule flags by itself."""
+    suspected = flags.filter((pl.col("rule") == SUSPICION) & (pl.col("verdict") == "flagged")).select(KEY)
+    parts = flags.filter(pl.col("rule") != SUSPICION).join(suspected, on=KEY).drop_nulls("share")
+    largest = parts.sort("share", "rule", descending=[True, False]).unique(KEY, keep="first", maintain_order=True)
+    reasons = pl.concat([flags.filter((pl.col("verdict") == "flagged") & (pl.col("rule") != SUSPICION)), largest]).unique(
+        [*KEY, "rule"]
+    )
+    _bind_events(engine, days)
+    engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow())
+    evidence = engine.run("evidence", first_day=days.first, last_day=days.last).pl()
+    of_suspicions = largest.join(evidence, on=[*KEY, "rule"]).select(*KEY, pl.lit(SUSPICION).alias("rule"), "evidence")
+    return pl.concat([evidence, of_suspicions])
+
+
+def _range(days: Days) -> dict[str, date | int]:
+    return {"first_day": days.first, "last_day": days.last, "baseline_days": BASELINE_DAYS}
