@@ -32,10 +32,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.ingest_bench import SECRET, Wrk, event, run_wrk
 from tests.ingest_fixtures import Service, service, wait_until
-from warehouse.boards import publish_board
+from warehouse.boards import TOP
 from warehouse.calendar import Calendar
 from warehouse.embedded_redis import EmbeddedRedis, connect
 from warehouse.settings import Settings
+from warehouse.swaps import publish_board
 from warehouse.tables import LEADERBOARDS
 
 Ask = Callable[[], Any]
@@ -138,7 +139,8 @@ def publish(settings: Settings, players: int) -> list[str]:
             **{name: pl.lit(value) for name, value in (window.partition | fixed).items()}
         )
         columns = board.select(LEADERBOARDS.schema.names)
-        publish_board(client, window.redis_key, columns, calendar=calendar, window=window, watermark=None, now=now)
+        about: dict[str, Any] = {"calendar": calendar, "window": window, "source": "", "watermark": None, "now": now}
+        publish_board(client, window.redis_key, columns, columns.head(TOP), **about)
         keys.append(window.redis_key)
     return keys
 

@@ -18,7 +18,7 @@ from warehouse.calendar import Calendar, Days
 from warehouse.embedded_redis import EmbeddedRedis
 from warehouse.engine import Engine
 from warehouse.folds import FOLDS, fold
-from warehouse.publications import PUBLISHED, Outlets, publish
+from warehouse.publications import PUBLISHED, Outlets, publish, publish_all
 from warehouse.settings import Settings
 
 ODD = "a,b/c ü&+?#%2F 😀"
@@ -50,6 +50,11 @@ class Game:
             outlets = Outlets(self.settings)
             for name in names or PUBLISHED:
                 publish(engine, outlets, name, Days(self.today - timedelta(days=60), self.today))
+
+    def publish_anew(self) -> None:
+        """Every board once more, whole: a new revision of each, unchanged as they are."""
+        with Engine(self.settings) as engine:
+            publish_all(engine, Outlets(self.settings))
 
 
 def event(player: str, ts: int, xp: int) -> dict[str, Any]:

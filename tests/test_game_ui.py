@@ -13,11 +13,11 @@ from playwright.sync_api import Page, expect
 from reads_fixtures import ODD, PLAYERS, Game, published_game, reading
 
 from tests.ingest_fixtures import Service, wait_until
-from warehouse.boards import publish_board
 from warehouse.calendar import Calendar, WindowKind
 from warehouse.embedded_redis import connect
 from warehouse.engine import Engine
 from warehouse.readings import leaderboard
+from warehouse.swaps import publish_board
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -78,7 +78,8 @@ def test_the_board_follows_what_is_published_and_costs_a_304_while_it_stands(pag
     with Engine(game.settings) as engine:
         board = leaderboard(engine, WindowKind.ALLTIME)
     client, window = connect(game.settings), board.window
-    publish_board(client, window.redis_key, board.board.head(3), calendar=calendar, window=window, watermark=None, now=1)
+    three, about = board.board.head(3), {"calendar": calendar, "window": window, "source": "", "watermark": None, "now": 1}
+    publish_board(client, window.redis_key, three, three, **about)
     expect(page.locator("#top tbody tr")).to_have_count(3, timeout=15_000)
     game.publish("publications")
 

@@ -15,10 +15,11 @@ from reads_fixtures import AWAY, Game, published_game, reading
 from ingest_api.keys import make_key, retire_keys
 from ingest_api.signature import sign
 from tests.ingest_fixtures import SECRET, Service, progression, wait_until
-from warehouse.boards import publish_board
+from warehouse.boards import TOP
 from warehouse.calendar import Calendar, Window, WindowKind
 from warehouse.embedded_redis import connect
 from warehouse.lake import Lake
+from warehouse.swaps import publish_board
 from warehouse.tables import LEADERBOARDS
 
 CROWD = 300_000
@@ -195,7 +196,8 @@ def test_no_page_is_of_two_publications(game: Game) -> None:
 
     def publish(xp: int) -> None:
         rows = board(game, 250 + xp, xp)
-        publish_board(client, key, rows, calendar=calendar, window=window(game), watermark=None, now=xp)
+        about = {"calendar": calendar, "window": window(game), "source": str(xp), "watermark": None, "now": xp}
+        publish_board(client, key, rows, rows.head(TOP), **about)
 
     paths = [
         f"{ALL_TIME}&limit=200",

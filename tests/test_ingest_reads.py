@@ -228,7 +228,7 @@ def test_an_unchanged_board_is_304_and_a_new_publication_is_not(running: Service
         tag = running.http.get(path).headers["etag"]
         again = running.http.get(path, headers={"if-none-match": f'"other", W/{tag}'})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-        game.publish("publications")
+        game.publish_anew()
         fresh = running.http.get(path, headers={"if-none-match": tag})
         assert fresh.status_code == 200
         assert fresh.headers["etag"] != tag
@@ -238,7 +238,7 @@ def test_a_cursor_dies_with_its_revision_and_is_good_for_no_other_board(running:
     cursor = get(running, "/leaderboard", window="daily", limit=2)["next"]
     assert running.http.get("/leaderboard", params={"window": "weekly", "cursor": cursor}).status_code == 410
     assert running.http.get("/leaderboard", params={"window": "daily", "cursor": cursor}).status_code == 200
-    game.publish("publications")
+    game.publish_anew()
     gone = running.http.get("/leaderboard", params={"window": "daily", "cursor": cursor})
     assert (gone.status_code, gone.json()["field"]) == (410, "cursor")
 
@@ -258,7 +258,7 @@ def test_a_board_of_another_day_is_not_served_as_today_s(running: Service, game:
     client = connect(game.settings)
     client.hset("lb:second:daily:meta", "start", str(game.yesterday))
     assert running.http.get("/leaderboard").headers["x-fairboard-source"] == "warehouse"
-    game.publish("publications")
+    game.publish_anew()
     assert running.http.get("/leaderboard").headers["x-fairboard-source"] == "redis"
 
 

@@ -11,10 +11,11 @@ from closed_week import FIRST, GAME, SECOND, THIRD, Week, publisher, receipts_of
 from conftest import Fairboard, at, land_events, progression
 
 from warehouse.calendar import Calendar, Days, WindowKind
+from warehouse.damage import Damage
 from warehouse.database import LEADERBOARD_SNAPSHOTS, RECEIPTS, open_database
 from warehouse.engine import Engine
 from warehouse.folds import FOLDS, fold
-from warehouse.lake import Damage, Lake
+from warehouse.lake import Lake
 from warehouse.publications import Outlets, publish
 from warehouse.settings import Settings
 from warehouse.tables import LEADERBOARD_REVISIONS

@@ -3,30 +3,45 @@
 What belongs here: finding the causes. What does not: what differs, and where it is kept (`revisions.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from pathlib import Path
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 
 from warehouse.calendar import Window
 from warehouse.engine import Engine, scan
 from warehouse.imports import IMPORT_KEY
-from warehouse.lake import PARTITION_FILE
+from warehouse.lake import PARTITION_FILE, FileRecord, Lake, fingerprint_of
 from warehouse.tables import EVENTS, PLAYER_DAYS
 from warehouse.verdicts import Verdict
 
 LATE_EVENTS = 10
 CAUSES = pl.Schema([("player_id", pl.String()), ("late_events", pl.List(pl.String())), ("verdict_id", pl.Int64())])
 
-Folded = dict[str, int]
+
+class Counted(msgspec.Struct, frozen=True):
+    """What a day's fold had counted: the fingerprint of the files of `events`, and when (ms since the epoch)."""
+
+    files: str
+    at_ms: int
+
+
+Folded = dict[str, Counted]
 
 
 def folded_days(engine: Engine) -> Folded:
-    """When each day was folded: ns since the epoch by ISO date."""
-    partitions = engine.lake.partitions(PLAYER_DAYS)
-    files = {str(keys["event_date"]): engine.lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE for keys in partitions}
-    return {day: path.stat().st_mtime_ns for day, path in files.items() if path.exists()}
+    """What is counted of each day that has been folded, by ISO date."""
+    lake = engine.lake
+    partitions = {str(keys["event_date"]): keys for keys in lake.partitions(PLAYER_DAYS)}
+    files = {day: lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE for day, keys in partitions.items()}
+    return {
+        day: Counted(lake.inputs(PLAYER_DAYS, partitions[day]), path.stat().st_mtime_ns // 1_000_000)
+        for day, path in files.items()
+        if path.exists()
+    }
 
 
 def causes_of(
@@ -42,7 +57,7 @@ def causes_of(
     """Why the XP differs of each player whose XP does (schema `CAUSES`, ids of events the last to arrive first).
 
     `changes` has the columns of `revisions.compare`; `verdicts` are those that touch the window, the newest first; `since` is
-    when the revision before was recorded, `before` when its days had been folded, and `now` when they have been by now.
+    when the revision before was recorded, `before` what it had counted of its days, and `now` what is counted by now.
     """
     oldest_first = list(verdicts)[::-1]
     out = {verdict.player_id: verdict.id for verdict in oldest_first if verdict.excludes}
@@ -69,24 +84,29 @@ def in_words(causes: pl.DataFrame, verdicts: Iterable[Verdict]) -> str:
 def _late_events(engine: Engine, window: Window, players: pl.Series, before: Folded, now: Folded) -> pl.DataFrame:
     """Ids of those players' XP events that were not counted `before`: player_id, late_events.
 
-    They are of days folded again, in files written since the fold before, and in none that is older. A file made of older ones
-    (compaction) would make all its events late: so they must have arrived since, too, or just before, as a journal is sealed
-    some seconds later. Imported events have no time of arrival.
+    Files come one after the other, so that those counted before are the first ones. Where compaction has merged them with later
+    ones since, an event is late that arrived after that fold, or just before: a journal is sealed some seconds later.
+    Imported events have no time of arrival.
     """
-    days = {str(keys["event_date"]): engine.lake.folder(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, window.days)}
-    is_newer = {
-        path: path.stat().st_mtime_ns > before.get(day, 0)
-        for day, folder in days.items()
-        if before.get(day) != now.get(day)
-        for path in folder.glob("*.parquet")
-    }
-    newer, older = ([path for path, found in is_newer.items() if found is wanted] for wanted in (True, False))
+    older: list[Path] = []
+    newer: list[Path] = []
+    arrived: dict[date, int] = {}
+    for keys in engine.lake.partitions(EVENTS, window.days):
+        day = str(keys["event_date"])
+        was, has = before.get(day), now.get(day)
+        if has is None or (was is not None and was.files == has.files):
+            continue
+        files = _in_order(engine.lake, engine.lake.folder(EVENTS, keys))
+        counted = 0 if was is None else _counted(files, was.files)
+        if counted is None and was is not None:
+            arrived[date.fromisoformat(day)] = was.at_ms - round(2000 * engine.settings.seal_after_s)
+        older += [path for path, _ in files[: counted or 0]]
+        newer += [path for path, _ in files[counted or 0 : _counted(files, has.files)]]
     engine.connection.execute(f"CREATE OR REPLACE TEMP VIEW newer_events AS {scan(EVENTS, newer)}")
     engine.connection.execute(f"CREATE OR REPLACE TEMP VIEW older_events AS {scan(EVENTS, older)}")
     engine.bind_rows("changed_players", pa.table({"player_id": pa.array(players.to_list(), pa.string())}))
-    dates = pa.array([date.fromisoformat(day) for day in before], pa.date32())
-    times = pa.array([ns // 1_000_000 for ns in before.values()], pa.int64())
-    engine.bind_rows("folded_days", pa.table({"event_date": dates, "folded_ms": times}))
+    dates, times = pa.array(arrived, pa.date32()), pa.array(arrived.values(), pa.int64())
+    engine.bind_rows("merged_days", pa.table({"event_date": dates, "after_ms": times}))
     return engine.connection.execute(
         """
         WITH late AS (
@@ -94,13 +114,29 @@ def _late_events(engine: Engine, window: Window, players: pl.Series, before: Fol
             FROM newer_events AS n
             SEMI JOIN changed_players AS p ON n.player_id = p.player_id
             ANTI JOIN older_events AS o ON n.event_date = o.event_date AND n.event_id = o.event_id
-            LEFT JOIN folded_days AS f ON n.event_date = f.event_date
+            LEFT JOIN merged_days AS m ON n.event_date = m.event_date
             WHERE n.type = 'progression' AND n.delta_xp <> 0
-                AND (n.key_id = $imported OR n.received_ms > coalesce(f.folded_ms, 0) - $sealing_ms)
+                AND (n.key_id = $imported OR m.after_ms IS NULL OR n.received_ms > m.after_ms)
             GROUP BY ALL
         )
         SELECT player_id, list(event_id ORDER BY received_ms DESC, event_id)[1:$most] AS late_events
         FROM late GROUP BY player_id
         """,
-        {"imported": IMPORT_KEY, "sealing_ms": round(2000 * engine.settings.seal_after_s), "most": LATE_EVENTS},
+        {"imported": IMPORT_KEY, "most": LATE_EVENTS},
     ).pl()
+
+
+def _in_order(lake: Lake, folder: Path) -> list[tuple[Path, FileRecord]]:
+    """A day's recorded files, in the order in which they came."""
+    paths = sorted(folder.glob("*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return [(path, record) for path in paths if (record := lake.record(path))]
+
+
+def _counted(files: Sequence[tuple[Path, FileRecord]], fingerprint: str) -> int | None:
+    """How many of the files, from the first, have that fingerprint; None where no such number has."""
+    origins: set[str] = set()
+    for number, (_, record) in enumerate(files, 1):
+        origins |= record.origin
+        if fingerprint_of(origins) == fingerprint:
+            return number
+    return None

@@ -20,7 +20,7 @@ from warehouse.calendar import Days
 from warehouse.damage import examine, refuse_foreign, set_aside
 from warehouse.engine import Engine
 from warehouse.lake import FileRecord, Keys, conform, sha256
-from warehouse.tables import EVENTS
+from warehouse.tables import EVENTS, PLAYER_DAYS
 
 PREFIX = "compacted-"
 OWNER = "compaction"
@@ -45,8 +45,10 @@ class Landed(NamedTuple):
 def settle(engine: Engine, keys: Keys, *, closed: bool) -> Settled:
     """Bring a day of `events` in order: damaged files aside, what is superseded away, small files merged.
 
-    A closed day becomes one file; of one that is still going on, small files are merged when they are `MANY`. For the holder of
-    the table's lock; a sealer may add files meanwhile.
+    A closed day becomes one file. What comes late stands beside it until `player_days` counted it or there are `MANY` files:
+    a trickle of late events does not rewrite the day with each, and a revision of a board can tell which they were. Of a day
+    that is still going on, small files are merged when they are `MANY`. For the holder of the table's lock; a sealer may add
+    files meanwhile.
 
     Raises:
         LakeError: a file of a foreign schema lies in the folder; nothing was merged.
@@ -60,16 +62,19 @@ def settle(engine: Engine, keys: Keys, *, closed: bool) -> Settled:
     leftovers = [path for path in condition.unrecorded if path.name.startswith(PREFIX)]
     lake.remove(*condition.superseded, *leftovers)
     refuse_foreign(EVENTS, [*(folder / name for name in condition.sound), *(set(condition.unrecorded) - set(leftovers))])
-    chosen = _due(condition.sound, closed=closed)
+    counted = lake.fingerprint(EVENTS, keys) == lake.inputs(PLAYER_DAYS, keys)
+    chosen = _due_closed(condition.sound, counted=counted) if closed else _due_open(condition.sound)
     if chosen:
-        merge(engine, keys, chosen)
+        merge(engine, keys, chosen, closed=closed)
     return Settled(len(condition.damages), bool(chosen))
 
 
-def merge(engine: Engine, keys: Keys, files: Mapping[str, FileRecord], without: str | None = None) -> None:
+def merge(
+    engine: Engine, keys: Keys, files: Mapping[str, FileRecord], *, closed: bool = False, without: str | None = None
+) -> None:
     """Make one file of these, and take them away; where no rows are left, there will be none. `without` leaves a player out.
 
-    Such a file has its own digest among its sources: what it stands for is no longer what landed.
+    A file without somebody has its own digest among its sources: what it stands for is no longer what landed.
     """
     lake, folder = engine.lake, engine.lake.folder(EVENTS, keys)
     paths = [folder / name for name in sorted(files)]
@@ -87,7 +92,8 @@ def merge(engine: Engine, keys: Keys, files: Mapping[str, FileRecord], without: 
             digest = sha256(temporary)
             stands_for = tuple(sorted(sources if without is None else sources | {digest}))
             merged = folder / _name(stands_for)
-            record = FileRecord(rows, digest, sources=stands_for, landed=landed, ids=ids)
+            closed = closed or any(record.closed for record in files.values())
+            record = FileRecord(rows, digest, sources=stands_for, landed=landed, ids=ids, closed=closed)
             lake.commit([lake.staged(merged, temporary, record)])
     finally:
         temporary.unlink(missing_ok=True)
@@ -122,14 +128,19 @@ def _landed_rows(path: Path, record: FileRecord | None, merged: set[str]) -> int
     return 0 if record.sha256 in merged else record.rows
 
 
-def _due(sound: Mapping[str, FileRecord], *, closed: bool) -> Mapping[str, FileRecord]:
-    """The files to merge now: all of a closed day; else the small ones when they are many, else all when those are."""
+def _due_open(sound: Mapping[str, FileRecord]) -> Mapping[str, FileRecord]:
+    """The files of a day still going on to merge now: the small ones when they are many, else all when those are."""
     small = {name: record for name, record in sound.items() if not record.sources}
-    if closed:
-        return sound if small or len(sound) > 1 else {}
     if len(small) >= MANY:
         return small
     return sound if len(sound) >= MANY else {}
+
+
+def _due_closed(sound: Mapping[str, FileRecord], *, counted: bool) -> Mapping[str, FileRecord]:
+    """All files of a closed day, if they are to be merged now (see `settle`)."""
+    is_closed = any(record.closed for record in sound.values())
+    due = not is_closed or (counted and len(sound) > 1) or len(sound) >= MANY
+    return sound if due else {}
 
 
 def _name(sources: tuple[str, ...]) -> str:

@@ -84,7 +84,7 @@ BOARD_REVISIONS = sa.Table(
     sa.Column("players", sa.BigInteger, nullable=False),
     sa.Column("moved", sa.BigInteger, nullable=False, comment="players whose rank or XP differs from the revision before"),
     sa.Column("watermark", sa.BigInteger, comment="newest event counted, s since the epoch; NULL of an empty board"),
-    sa.Column("folded", sa.JSON, nullable=False, comment="when each of its days was folded, ns since the epoch by date"),
+    sa.Column("folded", sa.JSON, nullable=False, comment="what was counted of each of its days, by date"),
     comment="Every board that a closed window was published with; the boards themselves are in the lake.",
 )
 

@@ -17,6 +17,7 @@ import msgspec
 import polars as pl
 import sqlalchemy as sa
 
+from warehouse import revisions
 from warehouse.boards import Client
 from warehouse.calendar import Days
 from warehouse.compaction import merge, settle
@@ -27,7 +28,7 @@ from warehouse.errors import LakeError
 from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
 from warehouse.lake import Keys, Lake, move_durably
 from warehouse.outlets import Outlets
-from warehouse.publications import PUBLISHED, publish
+from warehouse.publications import PUBLISHED, leaderboard_snapshots, publish
 from warehouse.tables import EVENTS, REJECTS, TABLES, Table
 
 
@@ -60,6 +61,8 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
         if days:
             forgotten.first_day, forgotten.last_day = days.first, days.last
             _remove_from_files(engine, player, days)
+            with engine.lake.lock(leaderboard_snapshots.__name__), outlets.database.begin() as connection:
+                revisions.erase(engine.lake, connection, player)
             for name in FOLDS:
                 fold(engine, name, days)
             for name in PUBLISHED:
@@ -103,11 +106,6 @@ def _remove_from_files(engine: Engine, player: str, days: Days) -> None:
             name = f"kept-{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.parquet"
             lake.write(REJECTS, kept.to_arrow(), keys, name)
             lake.remove(path)
-    for table in [table for table in _player_tables() if table.name not in FOLDS and table is not EVENTS]:
-        for keys in lake.partitions(table):
-            for path in sorted(lake.folder(table, keys).glob("*.parquet")):
-                rows = pl.read_parquet(path, hive_partitioning=False)
-                lake.write(table, rows.filter(pl.col("player_id") != player).to_arrow(), keys, path.name)
 
 
 def _letter_files(lake: Lake) -> Iterator[tuple[Keys, Path]]:

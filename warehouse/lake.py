@@ -37,7 +37,8 @@ class FileRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was recorded when a file was written.
 
     `inputs` is the fingerprint of what a derived partition was computed from. A compacted file has the digests of the files
-    that it stands for, the rows that they had (`landed`) and the distinct event ids that it holds (`ids`).
+    that it stands for, the rows that they had (`landed`) and the distinct event ids that it holds (`ids`); `closed` says that
+    its day was over when it was made.
     """
 
     rows: int
@@ -46,6 +47,7 @@ class FileRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     sources: tuple[str, ...] = ()
     landed: int = 0
     ids: int = 0
+    closed: bool = False
 
     @property
     def origin(self) -> frozenset[str]:
@@ -148,8 +150,7 @@ class Lake:
 
     def fingerprint(self, table: Table, keys: Keys) -> str:
         """A digest of what has landed in a partition, however it was compacted since; `""` for an empty one."""
-        origins = {digest for record in self.records(table, keys).values() for digest in record.origin}
-        return hashlib.sha256("".join(sorted(origins)).encode()).hexdigest() if origins else ""
+        return fingerprint_of({digest for record in self.records(table, keys).values() for digest in record.origin})
 
     # Writing
 
@@ -229,6 +230,11 @@ class Lake:
     def beside(self, path: Path, owner: str) -> Path:
         """A temporary path on the same file system, outside every table's tree: a glob would read it there."""
         return self.scratch / f"{owner}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}"
+
+
+def fingerprint_of(origins: set[str]) -> str:
+    """A digest of a set of digests; `""` of none."""
+    return hashlib.sha256("".join(sorted(origins)).encode()).hexdigest() if origins else ""
 
 
 def conform(table: Table, rows: pa.Table) -> pa.Table:

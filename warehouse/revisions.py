@@ -7,6 +7,7 @@ What does not belong here: which windows are published, and when (`publications.
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from itertools import groupby
 
 import msgspec
 import polars as pl
@@ -19,12 +20,12 @@ from warehouse.engine import Engine
 from warehouse.errors import FairboardError, LakeError
 from warehouse.lake import PARTITION_FILE, Keys, Lake, Staged
 from warehouse.spans import days_of
-from warehouse.tables import EVENTS, LEADERBOARD_REVISIONS, PLAYER_DAYS
+from warehouse.tables import EVENTS, LEADERBOARD_REVISIONS, LEADERBOARDS, PLAYER_DAYS
 from warehouse.verdicts import touching
 
 
 class Revision(msgspec.Struct, frozen=True):
-    """A row of `board_revisions`. `watermark` is in s since the epoch; `folded` in ns since the epoch, by ISO date."""
+    """A row of `board_revisions`. `watermark` is in s since the epoch; `folded` what is counted of each day, by ISO date."""
 
     revision: int
     recorded_at: datetime
@@ -162,13 +163,51 @@ def record(
         "players": board.height,
         "moved": changed.height if known else 0,
         "watermark": watermark,
-        "folded": folded,
+        "folded": msgspec.to_builtins(folded),
     }
     connection.execute(sa.insert(BOARD_REVISIONS), keys | row)
     if causes.height:
         connection.execute(sa.insert(REVISION_CAUSES), [keys | one for one in causes.to_dicts()])
     rows = board.select("rank", "player_id", "xp").to_arrow(compat_level=pl.CompatLevel.oldest())
     return engine.lake.stage(LEADERBOARD_REVISIONS, rows, _keys(window, len(known) + 1))
+
+
+def erase(lake: Lake, connection: sa.Connection, player: str) -> None:
+    """Take a player off every revision: who stood below moves up, and a window on which nobody else was has no revisions.
+
+    Run again, it finishes what was killed. For one publisher at a time.
+    """
+    for keys in lake.partitions(LEADERBOARD_REVISIONS):
+        board = pl.read_parquet(lake.folder(LEADERBOARD_REVISIONS, keys) / PARTITION_FILE, hive_partitioning=False)
+        others = board.filter(pl.col("player_id") != player)
+        if others.height < board.height:
+            ranked = others.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+            lake.commit([lake.stage(LEADERBOARD_REVISIONS, ranked.to_arrow(compat_level=pl.CompatLevel.oldest()), keys)])
+    columns = BOARD_REVISIONS.primary_key.columns
+    recorded = connection.execute(sa.select(*columns, BOARD_REVISIONS.c.players).order_by(*columns)).mappings().all()
+    for window, rows in groupby(recorded, key=lambda row: {name: row[name] for name in LEADERBOARDS.partition}):
+        _count_again(lake, connection, window, {row["revision"]: row["players"] for row in rows})
+
+
+def _count_again(lake: Lake, connection: sa.Connection, window: Keys, players: dict[int, int]) -> None:
+    """Have a window's `players` and `moved` say what its files hold; `players` is what is recorded, by revision."""
+    files = {revision: lake.folder(LEADERBOARD_REVISIONS, {**window, "revision": str(revision)}) for revision in players}
+    records = {revision: lake.record(folder / PARTITION_FILE) for revision, folder in files.items()}
+    rows = {revision: record.rows if record else 0 for revision, record in records.items()}
+    if rows == players:
+        return
+    this = [BOARD_REVISIONS.c[name] == value for name, value in window.items()]
+    if not any(rows.values()):
+        for folder in files.values():
+            lake.remove(folder / PARTITION_FILE)
+        connection.execute(sa.delete(BOARD_REVISIONS).where(*this))
+        return
+    before: pl.DataFrame | None = None
+    for revision, folder in files.items():
+        board = pl.read_parquet(folder / PARTITION_FILE, hive_partitioning=False)
+        counts = {"players": board.height, "moved": 0 if before is None else compare(before, board).height}
+        connection.execute(sa.update(BOARD_REVISIONS).where(*this, BOARD_REVISIONS.c.revision == revision).values(**counts))
+        before = board
 
 
 def _keys(window: Window, revision: int) -> Keys:

@@ -28,7 +28,7 @@ def upgrade() -> None:
             nullable=True,
             comment="newest event counted, s since the epoch; NULL of an empty board",
         ),
-        sa.Column("folded", sa.JSON(), nullable=False, comment="when each of its days was folded, ns since the epoch by date"),
+        sa.Column("folded", sa.JSON(), nullable=False, comment="what was counted of each of its days, by date"),
         sa.PrimaryKeyConstraint("window_kind", "season", "window_start", "revision", name=op.f("pk_board_revisions")),
         comment="Every board that a closed window was published with; the boards themselves are in the lake.",
     )
