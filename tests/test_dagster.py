@@ -145,7 +145,7 @@ def test_every_asset_says_what_it_holds_and_what_it_stands_on() -> None:
         ("player_months", "xp", {"player_days.xp"}),
         ("progression", "xp_gained", {"player_days.xp"}),
         ("leaderboards", "boss_kills", {"player_days.boss_kills", "player_months.boss_kills"}),  # through player_spans
-        ("fairness", "baseline_events", {"player_days.gain_events", "player_days.xp_events"}),  # through event_scores
+        ("fairness", "player_id", {"player_days.player_id"}),
     ],
 )
 def test_a_column_says_which_columns_it_comes_from(table: str, column: str, sources: set[str]) -> None:

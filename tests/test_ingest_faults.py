@@ -223,8 +223,8 @@ def test_kill_9_under_load_loses_nothing_that_was_answered(tmp_path: Path) -> No
         for _ in range(kills):
             before = len(acknowledged)
             wait_until(lambda before=before: len(acknowledged) > before + chance.randrange(300), "events are accepted")
-            children = [p for p in psutil.Process(running.process.pid).children() if p.is_running()]
-            chance.choice(children).kill()
+            wait_until(psutil.Process(running.process.pid).children, "a process is there to kill")
+            chance.choice(psutil.Process(running.process.pid).children()).kill()
             if chance.random() < 0.3:
                 os.kill(running.process.pid, signal.SIGKILL)
                 running.process.wait()

@@ -35,7 +35,7 @@ def show_counts(counts: pl.DataFrame) -> None:
     config = {
         "rule": grids.renamed(FAIRNESS, "rule", "Rule"),
         "rule_version": grids.renamed(FAIRNESS, "rule_version", "Version"),
-        "threshold": st.column_config.NumberColumn("Threshold", format="%.2g", help="Of |z| for the self rules, else of q."),
+        "threshold": grids.renamed(FAIRNESS, "threshold", "Threshold"),
         "players": st.column_config.NumberColumn("Players judged", format="localized"),
         "flagged": st.column_config.NumberColumn("Flagged", format="localized"),
         "clear": st.column_config.NumberColumn("Clear", format="localized"),
