@@ -22,7 +22,7 @@ up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard 
 down: ## stop what `make up` left, if it was killed
 	@deploy/stop $(DATA)
 
-test: setup-dev chromium postgresql languages ## every test
+test: setup-dev chromium servers languages ## every test
 	pytest
 
 fuzz: setup-dev ## 100,000 generated requests against the ingest service, counted by their answer
@@ -99,8 +99,9 @@ bench-freshness: setup-dev ## from a 202 to the score in Redis, with everything 
 bench-size: setup-dev ## how small events are on disk, and what reading and writing them costs
 	python benchmarks/warehouse_size.py
 
-.PHONY: postgresql
-postgresql: .venv/dev
+.PHONY: servers
+servers: .venv/dev # of the tests that need a real one
+	@deploy/system-package "Redis 7 (for tests of a cluster)" redis-server "brew install redis" sh -c "ls /usr/bin/redis-server /usr/local/bin/redis-server /opt/homebrew/bin/redis-server 2>/dev/null | grep -q ."
 	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
 
 .PHONY: bench-fairness
