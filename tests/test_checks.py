@@ -13,7 +13,7 @@ from conftest import boss_kill, land_events, progression
 
 from warehouse.calendar import Days
 from warehouse.checks import checks_of, faults
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
 from warehouse.settings import Settings
 from warehouse.tables import REJECTS, TABLES
@@ -32,7 +32,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     land_events(settings, [progression("ann", day, 10, eventId="e1"), progression("bob", day, 7, eventId="e2")], name="again")
     land_events(settings, [progression("whale", on, MAX, f"13:00:0{n}") for on in (day, other) for n in range(2)], name="whale")
     land_events(settings, [boss_kill("ann", day), progression("ann", other, 20), progression("ann", other, -3)], name="more")
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in FOLDS:
             fold(engine, name, MAY)
     return settings
@@ -47,7 +47,7 @@ def lake(sound: Settings, settings: Settings) -> Settings:
 
 def found(settings: Settings, days: Days = MAY) -> dict[str, list[str]]:
     """Every check that fails, as `table.check`, and what it says."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         said = {
             f"{name}.{check.name}": faults(check, engine, TABLES[name], days)
             for name in FOLDS
@@ -63,7 +63,7 @@ def file_of(settings: Settings, table: str, partition: str = f"event_date={DAY}"
 def change(settings: Settings, path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     """Write other rows in the file's place, recorded as if a fold had written them."""
     table = TABLES[path.relative_to(settings.lake_dir).parts[0]]
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         keys = next(keys for keys in engine.lake.partitions(table) if engine.lake.folder(table, keys) == path.parent)
         rows = change(pl.read_parquet(path, hive_partitioning=False)).to_arrow().cast(table.file_schema)
         record = engine.lake.record(path)
@@ -101,7 +101,7 @@ def test_a_flipped_bit_a_missing_and_a_foreign_file_are_named(lake: Settings, ta
 
 
 def found_files(settings: Settings, table: str) -> list[str]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         return faults(checks_of(TABLES[table])[0], engine, TABLES[table], MAY)
 
 
@@ -117,7 +117,7 @@ def test_columns_of_other_types_missing_and_unknown_are_named(lake: Settings) ->
     kept = rows.drop_columns(["xp_total", "xp_to_next"])  # the second may be NULL: a column may be younger than a file
     floats = kept["xp_gained"].cast(pa.float64(), safe=False)
     pq.write_table(kept.set_column(1, "xp_gained", floats).append_column("gold", kept["level_ups"]), path)
-    with Engine(lake) as engine:
+    with DuckDBEngine(lake) as engine:
         said = faults(checks_of(TABLES["progression"])[1], engine, TABLES["progression"], MAY)
     assert said == [
         f"{path}: xp_gained is double, not int64.",
@@ -144,7 +144,7 @@ def test_an_event_that_was_landed_and_is_gone_is_missed(lake: Settings) -> None:
 
 
 def test_a_conflict_that_is_not_in_the_dead_letters_is_missed(lake: Settings) -> None:
-    with Engine(lake) as engine:
+    with DuckDBEngine(lake) as engine:
         engine.lake.remove(engine.lake.folder(REJECTS, {"event_date": DAY}) / CONFLICTS_FILE)
     assert found(lake)["events.accounted"][0].endswith("5 events, 1 duplicates and 0 conflicts stand for them.")
 
@@ -152,7 +152,7 @@ def test_a_conflict_that_is_not_in_the_dead_letters_is_missed(lake: Settings) ->
 def test_events_that_land_meanwhile_make_a_day_stale_and_nothing_wrong(lake: Settings) -> None:
     land_events(lake, [progression("late", str(DAY), 5)], name="late")
     assert found(lake) == {}
-    with Engine(lake) as engine:
+    with DuckDBEngine(lake) as engine:
         fold(engine, "player_days", Days(DAY, DAY))  # as another run would, before its own boards
     assert found(lake) == {}
 

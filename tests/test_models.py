@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from warehouse.engine import MODELS, Engine, model
+from warehouse.engine import MODELS, DuckDBEngine, Engine, model
 from warehouse.settings import Settings
 from warehouse.spans import WINDOW_SPANS
 from warehouse.tables import EVENTS, TABLES
@@ -45,7 +45,7 @@ LEFT_OUT = {"string": "", "bool": False, "double": 0.0, "int64": 0, "decimal128(
 @pytest.fixture(params=["duckdb"])
 def engine(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Engine]:
     """An engine without any data: it can `bind_rows`, `bind_model` and `run`."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         yield engine
 
 
@@ -81,7 +81,7 @@ def answers(engine: Engine, name: str, given: dict[str, pa.Table], parameters: d
         engine.bind_rows(relation_name, table)
     bind_nested(engine, name, set(given), parameters)
     used = {key: parameters[key] for key in re.findall(r"\$(\w+)", model(name).sql)}
-    return engine.run(name, **used).arrow().read_all()
+    return engine.run(name, **used).read_all()
 
 
 def bind_nested(engine: Engine, name: str, bound: set[str], parameters: dict[str, date | int]) -> None:

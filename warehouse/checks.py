@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from warehouse.calendar import ONE_DAY, Days
 from warehouse.damage import examine
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import CONFLICTS_FILE, boards_of, windows_of
 from warehouse.lake import Keys
 from warehouse.spans import History, bind_boards
@@ -32,7 +32,7 @@ class Check:
 
     name: str
     about: str
-    faults: Callable[[Engine, Table, Days], Iterator[str]]
+    faults: Callable[[DuckDBEngine, Table, Days], Iterator[str]]
 
 
 def checks_of(table: Table) -> list[Check]:
@@ -46,7 +46,7 @@ def checks_of(table: Table) -> list[Check]:
     return found + _SUMS.get(table.name, [])
 
 
-def faults(check: Check, engine: Engine, table: Table, days: Days) -> list[str]:
+def faults(check: Check, engine: DuckDBEngine, table: Table, days: Days) -> list[str]:
     """The first things wrong with the table's partitions of those days, seen twice; none where the check holds."""
     first = list(islice(check.faults(engine, table, days), SHOWN))
     if not first:
@@ -56,23 +56,23 @@ def faults(check: Check, engine: Engine, table: Table, days: Days) -> list[str]:
     return [fault for fault in first if fault in again]
 
 
-def _partitions(engine: Engine, table: Table, days: Days) -> list[Keys]:
+def _partitions(engine: DuckDBEngine, table: Table, days: Days) -> list[Keys]:
     return boards_of(engine, days) if table is LEADERBOARDS else engine.lake.partitions(table, days)
 
 
-def _paths(engine: Engine, table: Table, days: Days) -> list[Path]:
+def _paths(engine: DuckDBEngine, table: Table, days: Days) -> list[Path]:
     folders = (engine.lake.folder(table, keys) for keys in _partitions(engine, table, days))
     return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
 
 
-def _files(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _files(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     for keys in _partitions(engine, table, days):
         condition = examine(engine.lake, table, keys)
         yield from (f"{damage.path} {damage.what}." for damage in condition.damages)
         yield from (f"{path} was not written by Fairboard: nothing is recorded of it." for path in condition.unrecorded)
 
 
-def _schema(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _schema(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     for path in _paths(engine, table, days):
         found = {field.name: field.type for field in pq.read_schema(path)}
         for field in table.file_schema:
@@ -85,7 +85,7 @@ def _schema(engine: Engine, table: Table, days: Days) -> Iterator[str]:
             yield f"{path} has a column {name} that the contract does not know."
 
 
-def _keys(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _keys(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind_files(table, _paths(engine, table, days))
     key = ", ".join(table.key)
     missing = " OR ".join(f"{column} IS NULL" for column in table.key)
@@ -95,7 +95,7 @@ def _keys(engine: Engine, table: Table, days: Days) -> Iterator[str]:
         yield f"{count} row(s) with {named}."
 
 
-def _events_accounted(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _events_accounted(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     """Landed = events + duplicates + conflicts, each counted by itself; and landed is what the manifest has.
 
     Copies that compaction dropped are in no file.
@@ -156,7 +156,7 @@ SELECT event_date, numerator AS players FROM daily_metrics WHERE metric IN ('new
 """
 
 
-def _player_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _player_days_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(EVENTS, days)
     engine.bind(table, days)
     differing = _differing(engine, _PLAYERS_OF_EVENTS, "FROM player_days", ("event_date",), ("events", "xp"))
@@ -164,14 +164,14 @@ def _player_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]
     yield from (text for keys, text in differing if engine.lake.fingerprint(EVENTS, keys) == engine.lake.inputs(table, keys))
 
 
-def _activity_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _activity_days_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(PLAYER_DAYS, days)
     engine.bind(table, days)
     differing = _differing(engine, "FROM player_days", "FROM activity_days", ("event_date",), ("events",))
     yield from (text for keys, text in differing if engine.lake.inputs(PLAYER_DAYS, keys) == engine.lake.inputs(table, keys))
 
 
-def _daily_metrics_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _daily_metrics_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(PLAYER_DAYS, days)
     engine.bind(table, days)
     players = "SELECT event_date, 1 AS players FROM player_days"
@@ -180,7 +180,7 @@ def _daily_metrics_sums(engine: Engine, table: Table, days: Days) -> Iterator[st
             yield text
 
 
-def _leaderboards_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _leaderboards_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     history, windows = History(engine), windows_of(engine, days)
     bind_boards(engine, history, windows)
     engine.bind_exclusions()
@@ -191,19 +191,19 @@ def _leaderboards_sums(engine: Engine, table: Table, days: Days) -> Iterator[str
             yield text
 
 
-def _is_newer(engine: Engine, made: tuple[Table, Keys], sources: list[Keys]) -> bool:
+def _is_newer(engine: DuckDBEngine, made: tuple[Table, Keys], sources: list[Keys]) -> bool:
     """Whether a partition was written after those of `player_days`: if not, another run is about to write it again."""
     latest = _written_ns(engine, *made)
     return all(_written_ns(engine, PLAYER_DAYS, keys) <= latest for keys in sources)
 
 
-def _written_ns(engine: Engine, table: Table, keys: Keys) -> int:
+def _written_ns(engine: DuckDBEngine, table: Table, keys: Keys) -> int:
     files = engine.lake.folder(table, keys).glob("*.parquet")
     return max((path.stat().st_mtime_ns for path in files), default=0)
 
 
 def _differing(
-    engine: Engine, source: str, result: str, by: tuple[str, ...], columns: tuple[str, ...]
+    engine: DuckDBEngine, source: str, result: str, by: tuple[str, ...], columns: tuple[str, ...]
 ) -> Iterator[tuple[Keys, str]]:
     """Where the sums of two relations differ: the partition, and a sentence."""
     keys = ", ".join(by)
@@ -235,5 +235,5 @@ _SUMS = {
 }
 
 
-def _rows(engine: Engine, sql: str) -> list[tuple[Any, ...]]:
+def _rows(engine: DuckDBEngine, sql: str) -> list[tuple[Any, ...]]:
     return engine.connection.execute(sql).fetchall()

@@ -1,0 +1,157 @@
+"""Spark for tests: what it needs, a small game that holds every edge, and real Spark services on loopback."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import boss_kill, land_events, missing, progression
+
+from pipelines.simulation import Scenario, Simulation
+from warehouse.calendar import Calendar, Days
+from warehouse.embedded_redis import free_port
+from warehouse.lake import Lake
+from warehouse.settings import Settings
+from warehouse.tables import EVENTS
+
+# Clocks go forward in Berlin on 29 March 2026: a day of 23 hours. Nobody plays on the 30th.
+GAME_DAYS = Days(date(2026, 3, 28), date(2026, 3, 31))
+QUIET_DAY = date(2026, 3, 30)
+BEFORE, CHANGE, AFTER = "2026-03-28", "2026-03-29", "2026-03-31"
+HUGE = 2**63 - 1
+
+# A JVM that compiles less starts faster; what it runs here is small.
+JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+
+
+def needs_spark() -> None:
+    if find_spec("pyspark") is None:
+        missing("PySpark: pip install 'fairboard[spark]'")
+    if shutil.which("java") is None:
+        missing("Java 17: apt-get install openjdk-17-jre-headless")
+
+
+def land_game(settings: Settings) -> None:
+    """Four days of a simulated game, and of what no simulation plays."""
+    simulation = Simulation(Scenario(players=60, days=GAME_DAYS, seed=7, cheaters={"xp_x10": 3}), Calendar.of(settings))
+    lake = Lake(settings.lake_dir, settings.timezone)
+    for day in set(GAME_DAYS) - {QUIET_DAY}:
+        lake.write(EVENTS, simulation.day(day), {"event_date": day}, "game.parquet")
+    land_events(settings, list(edges()), "edges")
+    land_events(settings, [progression("tie_a", BEFORE, 10, eventId="copied")], "copies")
+    others = {"payload": {"deltaXp": 7, "activity": "quote ' \" \\ \u0001 \u2028 é 🐉"}, "build": 'x"\\'}
+    land_events(settings, [progression("tie_a", BEFORE, 7, "13:00:00", eventId="copied") | others], "others")
+
+
+def edges() -> Iterator[dict[str, Any]]:
+    yield progression("tie_a", BEFORE, 10, eventId="copied")
+    yield progression("tie_b", BEFORE, 10)
+    yield from (progression("constant", day, 5, f"{n:02}:00:00") for day in (BEFORE, CHANGE) for n in range(12))
+    yield from (progression("whale", BEFORE, HUGE - n, f"{n:02}:10:00") for n in range(12))
+    yield from (progression("whale", CHANGE, xp, f"{n:02}:10:00") for n, xp in enumerate([HUGE, -HUGE, -HUGE - 1, 0]))
+    yield from (
+        progression("loser", day, xp, f"{n:02}:20:00") for day in (BEFORE, AFTER) for n, xp in enumerate([-5, 0, -1] * 5)
+    )
+    yield progression("night", CHANGE, 1, "00:59:59")
+    yield progression("night", CHANGE, 1, "01:00:00")
+    yield progression("night", BEFORE, 1, "23:00:00")  # the 29th in Berlin
+    yield boss_kill("killer", CHANGE, payload={"deltaXp": 999, "activity": "raid"})
+    yield {"type": "drop_claimed", "playerId": "killer", "ts": 1774785600, "payload": {}}
+
+
+def deployment(folder: Path, **changes: Any) -> Settings:
+    """Settings of a deployment in Berlin that has landed the game."""
+    settings = Settings(data_dir=folder, timezone="Europe/Berlin", first_day=GAME_DAYS.first, _env_file=None)
+    land_game(settings)
+    return settings.model_copy(update=changes)
+
+
+def lake_files(settings: Settings) -> dict[str, bytes]:
+    """Every file of the lake by its path, what is recorded of the tables included."""
+    paths = (path for path in settings.lake_dir.rglob("*") if path.is_file() and "_tmp" not in path.parts)
+    return {str(path.relative_to(settings.lake_dir)): path.read_bytes() for path in sorted(paths)}
+
+
+def materialize(settings: Settings, *tables: str) -> None:
+    """`fairboard materialize` of the game's days, by default of every table, as a process of its own.
+
+    It has a spark-defaults.conf that fits so small a game.
+    """
+    (settings.data_dir / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 2\n", encoding="utf-8")
+    command = [str(Path(sys.executable).parent / "fairboard"), "materialize"]
+    select = [option for table in tables for option in ("--select", table)]
+    environment = {
+        "FAIRBOARD_DATA_DIR": str(settings.data_dir),
+        "FAIRBOARD_TIMEZONE": settings.timezone,
+        "FAIRBOARD_ENGINE": settings.engine,
+        "FAIRBOARD_SPARK_URL": settings.spark_url,
+        "SPARK_CONF_DIR": str(settings.data_dir),
+    }
+    done = subprocess.run(
+        [*command, "--from", str(GAME_DAYS.first), "--to", str(GAME_DAYS.last), *select],
+        env=os.environ | JVM | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = 2) -> Iterator[str]:
+    """A standalone cluster on loopback; its URL."""
+    url = f"spark://127.0.0.1:{(port := free_port())}"
+    with ExitStack() as stack:
+        host = ["--host", "127.0.0.1", "--webui-port", "0"]
+        master = ["spark-class", "org.apache.spark.deploy.master.Master", *host, "--port", str(port)]
+        stack.enter_context(_service(folder / "master.log", master, "I have been elected leader"))
+        for n in range(workers):
+            size = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"work-{n}")]
+            worker = ["spark-class", "org.apache.spark.deploy.worker.Worker", *host, *size, url]
+            stack.enter_context(_service(folder / f"worker-{n}.log", worker, "Successfully registered with master"))
+        yield url
+
+
+@contextmanager
+def connect_server(folder: Path) -> Iterator[str]:
+    """A Spark Connect server on loopback; its URL."""
+    port = free_port()
+    settings = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": port,
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.local.dir": folder,
+        "spark.sql.shuffle.partitions": 2,
+        "spark.sql.warehouse.dir": folder / "warehouse",
+        "spark.ui.enabled": "false",
+    }
+    options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
+    server = ["spark-submit", "--master", "local[2]", "--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    with _service(folder / "connect.log", [*server, *options, "spark-internal"], "Spark Connect server started"):
+        yield f"sc://127.0.0.1:{port}"
+
+
+@contextmanager
+def _service(log: Path, command: list[str], ready: str) -> Iterator[None]:
+    """One of Spark's own services, until the block ends; begins when its log says `ready`."""
+    home = Path(find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]  # see needs_spark
+    environment = os.environ | JVM | {"SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable}
+    with log.open("wb") as file:
+        process = subprocess.Popen([home / "bin" / command[0], *command[1:]], env=environment, cwd=log.parent,
+                                   stdout=file, stderr=file)  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while ready not in log.read_text(encoding="utf-8"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{command[1]} is not ready: {log.read_text(encoding='utf-8')[-2000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
