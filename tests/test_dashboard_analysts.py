@@ -34,7 +34,8 @@ def test_it_answers_over_several_tables(game_lake: Settings):
 def test_every_table_is_there_on_a_full_and_on_an_empty_lake(game_lake: Settings, tmp_path: Path, table: str):
     full = ask(game_lake, f"SELECT * FROM {table}")
     empty = ask(Settings(_env_file=None, data_dir=tmp_path), f"SELECT * FROM {table}")
-    assert full.rows.height > 0
+    not_in_this_game = {"player_months": "its month is not over", "leaderboard_revisions": "nothing was published"}
+    assert (full.rows.height > 0) == (table not in not_in_this_game)
     assert empty.rows.schema == full.rows.schema
 
 

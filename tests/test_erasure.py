@@ -59,15 +59,15 @@ def derived(settings: Settings) -> dict[str, bytes]:
 
 
 def in_database(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row, but for the book of publications, and for which files a revision had counted, and when."""
+    """Every row, but for the book of publications; of a revision not up to when and from which files it counted."""
+    kept = (BOARD_REVISIONS.c.folded, BOARD_REVISIONS.c.watermark)
+    columns = {
+        table.name: [column for column in table.c if not any(column is one for one in kept)]
+        for table in METADATA.sorted_tables
+        if table.name != "publications"
+    }
     with open_database(settings).connect() as connection:
-        return {
-            table.name: sorted(
-                map(tuple, connection.execute(sa.select(*set(table.c) - {BOARD_REVISIONS.c.folded})).all()), key=str
-            )
-            for table in METADATA.sorted_tables
-            if table.name != "publications"
-        }
+        return {name: sorted(map(tuple, connection.execute(sa.select(*of)).all()), key=str) for name, of in columns.items()}
 
 
 def in_redis(settings: Settings) -> dict[str, Any]:

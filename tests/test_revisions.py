@@ -11,7 +11,7 @@ from closed_week import FIRST, GAME, SECOND, THIRD, Week, publisher, receipts_of
 from conftest import Fairboard, at, land_events, progression
 
 from warehouse.calendar import Calendar, Days, WindowKind
-from warehouse.damage import Damage
+from warehouse.damage import Damage, verify
 from warehouse.database import LEADERBOARD_SNAPSHOTS, RECEIPTS, open_database
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
@@ -147,7 +147,7 @@ def test_what_a_killed_publisher_left_of_a_revision_is_written_over(week: Week, 
     week.brings(progression("bob", FIRST, 25, eventId="late"))
     week.computes()
     assert week.diff(2)[0] == ("bob", 2, 20, 1, 45, ["late"], None)
-    assert [found for found in lake.verify() if isinstance(found, Damage)] == []
+    assert [found for found in verify(lake) if isinstance(found, Damage)] == []
 
 
 @pytest.mark.parametrize(
