@@ -32,6 +32,13 @@ HUGE = 2**63 - 1
 JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
+def on_spark(settings: Settings) -> Settings:
+    """Those settings, computing on Spark in this process: one Java process for all of its tests."""
+    needs_spark()
+    os.environ |= JVM
+    return settings.model_copy(update={"engine": "spark", "spark_url": "local[2]"})
+
+
 def needs_spark() -> None:
     if find_spec("pyspark") is None:
         missing("PySpark: pip install 'fairboard[spark]'")

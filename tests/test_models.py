@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from spark_fixtures import on_spark
 
-from warehouse.engine import MODELS, DuckDBEngine, Engine, model
+from warehouse.engine import MODELS, Engine, model, open_engine
 from warehouse.settings import Settings
 from warehouse.spans import WINDOW_SPANS
 from warehouse.tables import EVENTS, TABLES
@@ -42,10 +43,10 @@ READ: dict[str, Callable[[str], Any]] = {
 LEFT_OUT = {"string": "", "bool": False, "double": 0.0, "int64": 0, "decimal128(38, 0)": 0, "date32[day]": date(1970, 1, 1)}
 
 
-@pytest.fixture(params=["duckdb"])
+@pytest.fixture(params=["duckdb", pytest.param("spark", marks=pytest.mark.xdist_group("spark"))])
 def engine(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Engine]:
     """An engine without any data: it can `bind_rows`, `bind_model` and `run`."""
-    with DuckDBEngine(settings) as engine:
+    with open_engine(on_spark(settings) if request.param == "spark" else settings) as engine:
         yield engine
 
 

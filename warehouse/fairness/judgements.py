@@ -111,7 +111,7 @@ def _evidence(engine: Engine, days: Days, flags: pl.DataFrame) -> pl.DataFrame:
         [*KEY, "rule"]
     )
     _bind_events(engine, days)
-    engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow())
+    engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow(compat_level=pl.CompatLevel.oldest()))
     evidence = frame(engine.run("evidence", first_day=days.first, last_day=days.last))
     of_suspicions = largest.join(evidence, on=[*KEY, "rule"]).select(*KEY, pl.lit(SUSPICION).alias("rule"), "evidence")
     return pl.concat([evidence, of_suspicions])
