@@ -19,7 +19,9 @@ from warehouse.tables import EVENTS, TABLES
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(GOLDEN.glob("*.toml"))
-UNORDERED = {"events", "event_scores"}  # what other models read; the others are written in the order they give
+UNORDERED = {  # what others read; the rest are written in the order they give
+    "events", "event_scores", "day_levels", "xp_baselines", "long_days", "kill_times", "loot", "evidence",
+}  # fmt: skip
 
 SCHEMAS = {
     **{name: table.schema for name, table in TABLES.items()},
@@ -28,9 +30,24 @@ SCHEMAS = {
     "exclusions": pa.schema([("player_id", pa.string()), ("excluded_from", pa.date32()), ("excluded_until", pa.date32())]),
     "levels": pa.schema([(name, pa.int64()) for name in ("level", "xp_required", "xp_last", "xp_next")]),
     "fairness_rules": pa.schema(
-        [("rule", pa.string()), ("version", pa.int64()), ("threshold", pa.float64()), ("min_events", pa.int64())]
+        [("rule", pa.string()), ("version", pa.int64()), ("measure", pa.string()), ("review", pa.float64()),
+         ("act", pa.float64()), ("min_n", pa.int64()), ("changed_on", pa.date32()), ("changed_by", pa.string()),
+         ("reason", pa.string())]
     ),
-}
+    "day_levels": pa.schema([("event_date", pa.date32()), ("level_e6", pa.int64()), ("known", pa.bool_())]),
+    "xp_baselines": pa.schema(  # what event_scores reads of them
+        [("event_date", pa.date32()), ("player_id", pa.string()), ("level", pa.float64()),
+         ("n", pa.int64()), ("mean", pa.float64()), ("sd", pa.float64()),
+         ("log_n", pa.int64()), ("log_mean", pa.float64()), ("log_sd", pa.float64())]
+    ),
+    "event_scores": pa.schema(  # what evidence reads of them
+        [("event_date", pa.date32()), ("player_id", pa.string()), ("rule", pa.string()), ("threshold", pa.float64()),
+         ("event_id", pa.string()), ("z", pa.float64())]
+    ),
+    "flags": pa.schema(
+        [("event_date", pa.date32()), ("player_id", pa.string()), ("rule", pa.string()), ("observed", pa.float64())]
+    ),
+}  # fmt: skip
 READ: dict[str, Callable[[str], Any]] = {
     "string": str,
     "bool": lambda text: text == "true",

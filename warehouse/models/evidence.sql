@@ -1,4 +1,5 @@
--- The events behind each flag of `flags` (event_date, player_id, rule, observed), the strongest first, ten at most.
+-- The events behind each flag of `flags` (event_date, player_id, rule, observed), the strongest first, ten at most. A correction
+-- is behind no flag of XP, a kill without a time behind none of times. The least BIGINT has no negative: XP is weighed as DOUBLE.
 WITH scored AS (
     SELECT event_date, player_id, rule, event_id, -abs(z) AS weight
     FROM event_scores
@@ -18,7 +19,7 @@ weighed AS (
         f.rule,
         h.event_id,
         CASE
-            WHEN f.rule IN ('self_day', 'cohort_xp_per_minute', 'cohort_xp_per_event') THEN -h.delta_xp
+            WHEN f.rule IN ('self_day', 'cohort_xp_per_minute', 'cohort_xp_per_event') THEN -CAST(h.delta_xp AS DOUBLE)
             WHEN f.rule IN ('boss_time', 'cohort_fastest_kill') THEN abs(h.duration_ms - f.observed)
             WHEN f.rule = 'drops' THEN h.alike
             ELSE h.ts
@@ -26,8 +27,9 @@ weighed AS (
     FROM flags AS f
     JOIN happened AS h ON f.event_date = h.event_date AND f.player_id = h.player_id
     WHERE CASE
-        WHEN f.rule IN ('self_day', 'cohort_xp_per_minute', 'cohort_xp_per_event') THEN h.type = 'progression'
-        WHEN f.rule IN ('boss_time', 'cohort_fastest_kill', 'cohort_kills_per_hour') THEN h.type = 'boss_kill'
+        WHEN f.rule IN ('self_day', 'cohort_xp_per_minute', 'cohort_xp_per_event') THEN h.type = 'progression' AND h.delta_xp > 0
+        WHEN f.rule IN ('boss_time', 'cohort_fastest_kill') THEN h.type = 'boss_kill' AND h.duration_ms IS NOT NULL
+        WHEN f.rule = 'cohort_kills_per_hour' THEN h.type = 'boss_kill'
         WHEN f.rule = 'drops' THEN h.type = 'drop_claimed'
         ELSE f.rule IN ('regularity', 'hours')
     END

@@ -1,6 +1,7 @@
 -- Each player's fastest kill of the day, measured by all fastest kills of that boss, difficulty and party size in the trailing
 -- days: on the log scale, by median and MAD, less what the day did to all kills (a patch that makes bosses weaker).
--- z below 0 is faster. center_ms and spread belong to the kill.
+-- Where the MAD is 0, the mean absolute deviation serves (in whole 10⁻⁶, so that any order of adding gives the same); where that
+-- is 0 too, there is nothing to measure by. z below 0 is faster. center_ms and spread belong to the kill.
 WITH today AS (
     SELECT *, ln(fastest_ms) AS log_ms
     FROM player_boss_days
@@ -10,7 +11,7 @@ fights AS (
     SELECT DISTINCT event_date, boss_id, difficulty, party_size
     FROM today
 ),
-trailing AS (
+earlier AS (
     SELECT f.*, ln(b.fastest_ms) AS log_ms
     FROM fights AS f
     JOIN player_boss_days AS b
@@ -20,12 +21,17 @@ trailing AS (
 ),
 centers AS (
     SELECT event_date, boss_id, difficulty, party_size, count(*) AS n, median(log_ms) AS center
-    FROM trailing
+    FROM earlier
     GROUP BY event_date, boss_id, difficulty, party_size
 ),
 spreads AS (
-    SELECT t.event_date, t.boss_id, t.difficulty, t.party_size, 1.4826 * median(abs(t.log_ms - c.center)) AS spread
-    FROM trailing AS t
+    SELECT
+        t.event_date, t.boss_id, t.difficulty, t.party_size,
+        coalesce(
+            nullif(1.4826 * median(abs(t.log_ms - c.center)), 0),
+            1.2533e-6 * sum(CAST(round(1e6 * abs(t.log_ms - c.center)) AS BIGINT)) / count(*)
+        ) AS spread
+    FROM earlier AS t
     JOIN centers AS c
         ON t.event_date = c.event_date AND t.boss_id = c.boss_id AND t.difficulty = c.difficulty AND t.party_size = c.party_size
     GROUP BY t.event_date, t.boss_id, t.difficulty, t.party_size
