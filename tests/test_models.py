@@ -53,6 +53,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text == "true",
     "double": float,
     "date32[day]": date.fromisoformat,
+    "int32": int,
     "int64": lambda text: int(datetime.fromisoformat(text).timestamp()) if "T" in text else int(text),
     "decimal128(38, 0)": int,
     "list<element: string>": str.split,
