@@ -22,21 +22,25 @@ from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS
 
-# Clocks go forward in Berlin on 29 March 2026: a day of 23 hours. Nobody plays on the 30th.
-GAME_DAYS = Days(date(2026, 3, 28), date(2026, 3, 31))
+# Clocks go forward in Berlin on 29 March 2026: a day of 23 hours. Nobody plays on the 30th, and
+# March is over: it is rolled up.
+GAME_DAYS = Days(date(2026, 3, 28), date(2026, 4, 1))
 QUIET_DAY = date(2026, 3, 30)
-BEFORE, CHANGE, AFTER = "2026-03-28", "2026-03-29", "2026-03-31"
+BEFORE, CHANGE, AFTER, APRIL = "2026-03-28", "2026-03-29", "2026-03-31", "2026-04-01"
 HUGE = 2**63 - 1
 
 # A JVM that compiles less starts faster; what it runs here is small.
-JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+SPARK = {
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "SPARK_CONF_DIR": str(Path(__file__).parent / "spark"),
+}
 
 
 def on_spark(settings: Settings) -> Settings:
     """Those settings, computing on Spark in this process: one Java process for all of its tests."""
     needs_spark()
-    os.environ |= JVM
-    return settings.model_copy(update={"engine": "spark", "spark_url": "local[2]"})
+    os.environ |= SPARK
+    return settings.model_copy(update={"engine": "spark", "spark_url": os.environ.get("XSPARK","local[2]")})
 
 
 def needs_spark() -> None:
@@ -47,7 +51,7 @@ def needs_spark() -> None:
 
 
 def land_game(settings: Settings) -> None:
-    """Four days of a simulated game, and of what no simulation plays."""
+    """Five days of a simulated game, and of what no simulation plays."""
     simulation = Simulation(Scenario(players=60, days=GAME_DAYS, seed=7, cheaters={"xp_x10": 3}), Calendar.of(settings))
     lake = Lake(settings.lake_dir, settings.timezone)
     for day in set(GAME_DAYS) - {QUIET_DAY}:
@@ -71,6 +75,7 @@ def edges() -> Iterator[dict[str, Any]]:
     yield progression("night", CHANGE, 1, "01:00:00")
     yield progression("night", BEFORE, 1, "23:00:00")  # the 29th in Berlin
     yield boss_kill("killer", CHANGE, payload={"deltaXp": 999, "activity": "raid"})
+    yield boss_kill("killer", APRIL)
     yield {"type": "drop_claimed", "playerId": "killer", "ts": 1774785600, "payload": {}}
 
 
@@ -87,24 +92,13 @@ def lake_files(settings: Settings) -> dict[str, bytes]:
     return {str(path.relative_to(settings.lake_dir)): path.read_bytes() for path in sorted(paths)}
 
 
-def materialize(settings: Settings, *tables: str) -> None:
-    """`fairboard materialize` of the game's days, by default of every table, as a process of its own.
-
-    It has a spark-defaults.conf that fits so small a game.
-    """
-    (settings.data_dir / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 2\n", encoding="utf-8")
-    command = [str(Path(sys.executable).parent / "fairboard"), "materialize"]
-    select = [option for table in tables for option in ("--select", table)]
-    environment = {
-        "FAIRBOARD_DATA_DIR": str(settings.data_dir),
-        "FAIRBOARD_TIMEZONE": settings.timezone,
-        "FAIRBOARD_ENGINE": settings.engine,
-        "FAIRBOARD_SPARK_URL": settings.spark_url,
-        "SPARK_CONF_DIR": str(settings.data_dir),
-    }
+def run(settings: Settings, *command: str) -> None:
+    """Run a command of this environment for a deployment, as a process of its own."""
+    changed = settings.model_dump(mode="json", exclude_defaults=True)
+    environment = {f"FAIRBOARD_{name}".upper(): str(value) for name, value in changed.items()}
     done = subprocess.run(
-        [*command, "--from", str(GAME_DAYS.first), "--to", str(GAME_DAYS.last), *select],
-        env=os.environ | JVM | environment, capture_output=True, text=True, check=False,
+        [Path(sys.executable).parent / command[0], *command[1:]],
+        env=os.environ | SPARK | environment, cwd=settings.data_dir, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -148,7 +142,7 @@ def connect_server(folder: Path) -> Iterator[str]:
 def _service(log: Path, command: list[str], ready: str) -> Iterator[None]:
     """One of Spark's own services, until the block ends; begins when its log says `ready`."""
     home = Path(find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]  # see needs_spark
-    environment = os.environ | JVM | {"SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable}
+    environment = os.environ | SPARK | {"SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable}
     with log.open("wb") as file:
         process = subprocess.Popen([home / "bin" / command[0], *command[1:]], env=environment, cwd=log.parent,
                                    stdout=file, stderr=file)  # fmt: skip

@@ -7,35 +7,31 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 import sqlglot
 from conftest import land_events, progression
-from spark_fixtures import (
-    BEFORE,
-    GAME_DAYS,
-    HUGE,
-    JVM,
-    cluster,
-    connect_server,
-    deployment,
-    lake_files,
-    materialize,
-    needs_spark,
-)
-from sqlglot import exp
+from spark_fixtures import BEFORE, GAME_DAYS, HUGE, cluster, connect_server, deployment, lake_files, needs_spark, on_spark, run
 
-from pipelines.definitions import build_definitions
 from warehouse.calendar import Days
-from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, RECEIPTS, SUSPICIOUS_EVENTS, open_database
-from warehouse.engine import MODELS, Engine, model, open_engine
+from warehouse.database import (
+    CASE_EVIDENCE,
+    LEADERBOARD_SNAPSHOTS,
+    PLAYER_PROGRESS,
+    RECEIPTS,
+    SUSPICIOUS_EVENTS,
+    open_database,
+)
+from warehouse.engine import DuckDBEngine, Engine, open_engine
 from warehouse.errors import SettingsError
 from warehouse.folds import FOLDS, fold
+from warehouse.lake import Lake
+from warehouse.outlets import Outlets
+from warehouse.publications import PUBLISHED, publish
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS, PLAYER_DAYS
+from warehouse.tables import EVENTS, PLAYER_DAYS, TABLES
 
 # One Java process for all of these.
 pytestmark = pytest.mark.xdist_group("spark")
@@ -75,39 +71,17 @@ QUERIES = {
     "what cannot be cast": "SELECT id, try_cast(note AS BIGINT) AS number FROM sample",
     "no rows": "SELECT id, day, list(note ORDER BY id) AS notes FROM sample WHERE id > 99 GROUP BY id, day",
 }
-TABLES = (RECEIPTS, PLAYER_PROGRESS, SUSPICIOUS_EVENTS, LEADERBOARD_SNAPSHOTS)
+PUBLISHED_TABLES = (RECEIPTS, PLAYER_PROGRESS, SUSPICIOUS_EVENTS, CASE_EVIDENCE, LEADERBOARD_SNAPSHOTS)
 
 
 @pytest.fixture(scope="module")
-def spark_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """The settings of a deployment without events that computes on Spark in this process."""
-    needs_spark()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in JVM.items():
-            patch.setenv(name, value)
-        settings = Settings(data_dir=tmp_path_factory.mktemp("spark"), engine="spark", _env_file=None)
-        with open_engine(settings):
-            yield settings
-
-
-@pytest.fixture(scope="module")
-def engines(spark_settings: Settings) -> Iterator[list[Engine]]:
-    """DuckDB and Spark, both with `sample`."""
-    with open_engine(spark_settings.model_copy(update={"engine": "duckdb"})) as duckdb, open_engine(spark_settings) as spark:
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
+    """DuckDB and Spark, both with `sample`, over an empty lake."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("engines"), _env_file=None)
+    with open_engine(settings) as duckdb, open_engine(on_spark(settings)) as spark:
         for engine in (duckdb, spark):
             engine.bind_rows("sample", SAMPLE)
         yield [duckdb, spark]
-
-
-@pytest.fixture(scope="module")
-def measure(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The deployment that DuckDB has computed: what every other one must be."""
-    settings = deployment(tmp_path_factory.mktemp("duckdb"))
-    with open_engine(settings) as engine:
-        for name in FOLDS:
-            fold(engine, name, GAME_DAYS)
-    assert len(list((settings.lake_dir / "fairness").iterdir())) == 3  # days: the game is not empty, nor its quiet day full
-    return settings
 
 
 @pytest.fixture
@@ -116,9 +90,51 @@ def spark_sql() -> Callable[[str], str]:
     return lambda sql: import_module("warehouse.spark").spark_sql(sqlglot.parse_one(sql, read="duckdb"))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in MODELS.glob("*.sql")))
-def test_every_model_keeps_to_what_both_engines_share(name: str, spark_sql: Callable[[str], str]) -> None:
-    assert sqlglot.parse_one(spark_sql(model(name).sql), read="spark").find(exp.Select)
+@pytest.mark.timeout(600)  # six Java processes, on however few cores there are
+def test_a_cluster_of_two_workers_computes_and_publishes_what_duckdb_does(redis_settings: Settings, tmp_path: Path) -> None:
+    """The whole graph of some days through Dagster: the lake is the same byte for byte, and so is what is published.
+
+    In a folder whose name is a pattern to Spark.
+    """
+    needs_spark()
+    here, there = (
+        deployment(tmp_path / f"{name} [a]*{{b,c}}", redis_url=redis_settings.redis_url) for name in ("duckdb", "spark")
+    )
+    with DuckDBEngine(here) as engine:
+        for name in FOLDS:
+            fold(engine, name, GAME_DAYS)
+        for name in PUBLISHED:
+            publish(engine, Outlets(here), name, GAME_DAYS)
+    with cluster(tmp_path) as url:
+        on_cluster = there.model_copy(update={"engine": "spark", "spark_url": url})
+        run(on_cluster, "python", str(Path(__file__).with_name("spark_day.py")), str(GAME_DAYS.first), str(GAME_DAYS.last))
+    assert lake_files(there) == lake_files(here)
+    assert {path.partition("/")[0] for path in lake_files(here)} >= set(TABLES)  # none of them is empty
+    assert published(there) == published(here)
+    assert all(published(here).values())
+    assert {path.parent.name for path in tmp_path.glob("work-*/app-*")} == {"work-0", "work-1"}  # both had their share
+
+
+def published(settings: Settings) -> dict[str, list[str]]:
+    with open_database(settings).connect() as connection:
+        return {table.name: sorted(map(repr, connection.execute(sa.select(table)))) for table in PUBLISHED_TABLES}
+
+
+@pytest.mark.timeout(600)
+def test_spark_connect_computes_the_same_table(tmp_path: Path) -> None:
+    needs_spark()
+    settings = Settings(data_dir=tmp_path / "data", _env_file=None)
+    land_events(settings, [progression(player, BEFORE, xp) for player, xp in (("ann", 5), ("bob", HUGE), ("bob", HUGE))])
+    day = Days.parse(BEFORE, BEFORE)
+    with DuckDBEngine(settings) as engine:
+        fold(engine, PLAYER_DAYS.name, day)
+        [file] = engine.lake.files(PLAYER_DAYS)
+    by_duckdb = file.read_bytes()
+    file.unlink()
+    with connect_server(tmp_path) as url:
+        by_connect = settings.model_copy(update={"engine": "spark", "spark_url": url})
+        run(by_connect, "fairboard", "materialize", "--from", BEFORE, "--to", BEFORE, "--select", PLAYER_DAYS.name)
+    assert file.read_bytes() == by_duckdb
 
 
 @pytest.mark.parametrize("sql", ["SELECT list(x) FROM t", "SELECT list(x ORDER BY y DESC) FROM t"])
@@ -136,39 +152,17 @@ def test_both_engines_answer_alike(sql: str, engines: list[Engine]) -> None:
     assert duckdb or "99" in sql
 
 
-def test_a_day_runs_through_dagster_on_spark_to_the_same_lake_and_the_same_database(
-    measure: Settings, spark_settings: Settings, redis_settings: Settings, tmp_path: Path
-) -> None:
-    """In a folder whose name is a pattern to Spark."""
-    tags = {
-        "dagster/asset_partition_range_start": str(GAME_DAYS.first),
-        "dagster/asset_partition_range_end": str(GAME_DAYS.last),
-    }
-    published = []
-    for engine in ("duckdb", "spark"):
-        settings = deployment(tmp_path / f"{engine} [a]*{{b,c}}", engine=engine, redis_url=redis_settings.redis_url)
-        job = build_definitions({"settings": settings}).resolve_job_def("day")
-        with dg.DagsterInstance.ephemeral() as instance:
-            assert job.execute_in_process(tags=tags, instance=instance).success
-        assert lake_files(settings) == lake_files(measure)
-        with open_database(settings).connect() as connection:
-            published.append({table.name: sorted(map(tuple, connection.execute(sa.select(table)))) for table in TABLES})
-    assert published[0] == published[1]
-    assert all(published[0].values())
-
-
-@pytest.mark.usefixtures("spark_settings")
 def test_a_file_older_than_a_column_and_a_newer_one_read_alike(tmp_path: Path) -> None:
     rows = {}
-    for engine in ("duckdb", "spark"):
-        settings = Settings(data_dir=tmp_path / engine, engine=engine, _env_file=None)
-        land_events(settings, [progression("ann", BEFORE, 5, build="2")])
+    duckdb = Settings(data_dir=tmp_path / "data", _env_file=None)
+    land_events(duckdb, [progression("ann", BEFORE, 5, build="2")])
+    [path] = Lake(duckdb.lake_dir).files(EVENTS)
+    pq.write_table(pq.read_table(path).drop_columns(["extra", "quantity"]), path.with_name("older.parquet"))
+    for settings in (duckdb, on_spark(duckdb)):
         with open_engine(settings) as opened:
-            [path] = opened.lake.files(EVENTS)
-            pq.write_table(pq.read_table(path).drop_columns(["extra", "quantity"]), path.with_name("older.parquet"))
             opened.bind(EVENTS)
             select = f"SELECT {', '.join(EVENTS.schema.names)} FROM landed ORDER BY extra"
-            rows[engine] = opened.query(select).read_all().cast(EVENTS.schema).to_pylist()
+            rows[settings.engine] = opened.query(select).read_all().cast(EVENTS.schema).to_pylist()
     assert rows["spark"] == rows["duckdb"]
     assert [row["extra"] for row in rows["spark"]] == ['{"build":"2"}', None]
 
@@ -178,31 +172,6 @@ def test_a_table_without_files_has_its_columns(engines: list[Engine]) -> None:
         engine.bind(PLAYER_DAYS, Days(date(2026, 1, 1), date(2026, 1, 2)))
         empty = engine.query("SELECT * FROM player_days").read_all()
         assert (empty.num_rows, empty.column_names) == (0, PLAYER_DAYS.schema.names)
-
-
-@pytest.mark.timeout(600)  # six Java processes, on however few cores there are
-def test_a_cluster_of_two_workers_computes_the_same_lake(measure: Settings, tmp_path: Path) -> None:
-    needs_spark()
-    with cluster(tmp_path) as url:
-        settings = deployment(tmp_path / "data", engine="spark", spark_url=url)
-        materialize(settings)
-    assert lake_files(settings) == lake_files(measure)
-    assert {path.parent.name for path in tmp_path.glob("work-*/app-*")} == {"work-0", "work-1"}  # both had their share
-
-
-@pytest.mark.timeout(600)
-def test_spark_connect_computes_the_same_tables(measure: Settings, tmp_path: Path) -> None:
-    needs_spark()
-    tables = ("player_days", "progression")
-    with connect_server(tmp_path) as url:
-        settings = deployment(tmp_path / "data", engine="spark", spark_url=url)
-        materialize(settings, *tables)
-    computed, wanted = (
-        {path: content for path, content in lake_files(deployed).items() if path.startswith(tables)}
-        for deployed in (settings, measure)
-    )
-    assert computed == wanted
-    assert len(computed) == 2 * 3  # days
 
 
 def test_without_java_the_message_says_what_to_install(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

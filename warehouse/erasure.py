@@ -99,7 +99,7 @@ def _remove_from_files(engine: Engine, player: str, days: Days) -> None:
                 settle(engine.duckdb, keys, closed=False)
                 merge(engine.duckdb, keys, examine(lake, EVENTS, keys).sound, without=player)
     for keys, path in _letter_files(lake):
-        letters = pl.read_parquet(path, hive_partitioning=False)
+        letters = pl.read_parquet(path, hive_partitioning=False, glob=False)
         kept = letters.filter(~_naming(player))
         if kept.height < letters.height:
             # Under a name of its own: a file and its record cannot be replaced in one step.
@@ -120,7 +120,9 @@ def _letters_of(lake: Lake, player: str) -> dict[date | None, int]:
     """Dead letters that name a player, per day."""
     found: dict[date | None, int] = {}
     for path in lake.files(REJECTS):
-        count = pl.scan_parquet(path, hive_partitioning=False).filter(_naming(player)).select(pl.len()).collect().item()
+        count = (
+            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_naming(player)).select(pl.len()).collect().item()
+        )
         if count:
             day = date.fromisoformat(path.parent.name.partition("=")[2])
             found[day] = found.get(day, 0) + count

@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, message="PySpark does 
 try:
     from py4j.protocol import Py4JError  # type: ignore[import-untyped]  # py4j has no types
     from pyspark.errors import PySparkException
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 except ImportError as error:
     raise SettingsError(
         f"FAIRBOARD_ENGINE=spark needs PySpark ({error}); nothing was computed. "
@@ -106,6 +106,7 @@ class SparkEngine(Engine):
         """
         super().__init__(settings)
         self.session = open_session(settings)
+        self._views: set[str] = set()
 
     @cached_property
     def duckdb(self) -> DuckDBEngine:
@@ -118,7 +119,7 @@ class SparkEngine(Engine):
 
     def bind_rows(self, name: str, rows: pa.Table) -> None:
         """See `Engine`."""
-        self.session.createDataFrame(rows).createOrReplaceTempView(name)
+        self._bind(name, self.session.createDataFrame(rows))
 
     def hold(self, name: str) -> None:
         """See `Engine`. It is computed, and kept on the executors, when it is first read; another of its name lets it go."""
@@ -128,8 +129,8 @@ class SparkEngine(Engine):
         """See `Engine`."""
         if "duckdb" in self.__dict__:
             self.duckdb.close()
-        for view in self.session.catalog.listTables():
-            self.session.catalog.dropTempView(view.name)
+        for view in self._views:
+            self.session.catalog.dropTempView(view)
 
     def bind_files(self, table: Table, files: list[Path], name: str = "") -> None:
         """See `Engine`."""
@@ -140,10 +141,15 @@ class SparkEngine(Engine):
         schema = ", ".join(f"`{c.name}` {_spark_type(c.sql_type)}" for c in table.columns)
         reader = self.session.read.schema(schema).option("basePath", str(self.lake.root / table.name))
         # Spark puts a partition's columns last; the contract has them first.
-        reader.parquet(*map(_literal, files)).select(table.schema.names).createOrReplaceTempView(name)
+        self._bind(name, reader.parquet(*map(_literal, files)).select(table.schema.names))
+
+    def _bind(self, name: str, rows: DataFrame) -> None:
+        rows.createOrReplaceTempView(name)
+        self._views.add(name)
 
     def _bind_sql(self, name: str, sql: str) -> None:
         self.session.sql(f"CREATE OR REPLACE TEMPORARY VIEW {name} AS {spark_sql(with_values(sql, {}))}")
+        self._views.add(name)
 
 
 def open_session(settings: Settings) -> SparkSession:
