@@ -5,8 +5,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,7 +40,7 @@ def on_spark(settings: Settings) -> Settings:
     """Those settings, computing on Spark in this process: one Java process for all of its tests."""
     needs_spark()
     os.environ |= SPARK
-    return settings.model_copy(update={"engine": "spark", "spark_url": os.environ.get("XSPARK","local[2]")})
+    return settings.model_copy(update={"engine": "spark", "spark_url": "local[2]"})
 
 
 def needs_spark() -> None:
@@ -104,18 +104,22 @@ def run(settings: Settings, *command: str) -> None:
 
 
 @contextmanager
-def cluster(folder: Path, workers: int = 2) -> Iterator[str]:
-    """A standalone cluster on loopback; its URL."""
+def cluster(folder: Path) -> Iterator[str]:
+    """A standalone cluster of one master and two workers on loopback; its URL."""
     url = f"spark://127.0.0.1:{(port := free_port())}"
-    with ExitStack() as stack:
-        host = ["--host", "127.0.0.1", "--webui-port", "0"]
-        master = ["spark-class", "org.apache.spark.deploy.master.Master", *host, "--port", str(port)]
-        stack.enter_context(_service(folder / "master.log", master, "I have been elected leader"))
-        for n in range(workers):
-            size = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"work-{n}")]
-            worker = ["spark-class", "org.apache.spark.deploy.worker.Worker", *host, *size, url]
-            stack.enter_context(_service(folder / f"worker-{n}.log", worker, "Successfully registered with master"))
-        yield url
+    host = ["--host", "127.0.0.1", "--webui-port", "0"]
+    size = ["--cores", "1", "--memory", "1g"]
+    master = ["spark-class", "org.apache.spark.deploy.master.Master", *host, "--port", str(port)]
+    worker = ["spark-class", "org.apache.spark.deploy.worker.Worker", *host, *size, "--work-dir"]
+    with service(folder / "master.log", master) as ready:
+        ready("I have been elected leader")
+        with (
+            service(folder / "worker-0.log", [*worker, str(folder / "work-0"), url]) as first_ready,
+            service(folder / "worker-1.log", [*worker, str(folder / "work-1"), url]) as second_ready,
+        ):
+            first_ready("Successfully registered with master")
+            second_ready("Successfully registered with master")
+            yield url
 
 
 @contextmanager
@@ -134,25 +138,29 @@ def connect_server(folder: Path) -> Iterator[str]:
     }
     options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
     server = ["spark-submit", "--master", "local[2]", "--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
-    with _service(folder / "connect.log", [*server, *options, "spark-internal"], "Spark Connect server started"):
+    with service(folder / "connect.log", [*server, *options, "spark-internal"]) as ready:
+        ready("Spark Connect server started")
         yield f"sc://127.0.0.1:{port}"
 
 
 @contextmanager
-def _service(log: Path, command: list[str], ready: str) -> Iterator[None]:
-    """One of Spark's own services, until the block ends; begins when its log says `ready`."""
+def service(log: Path, command: list[str]) -> Iterator[Callable[[str], None]]:
+    """One of Spark's own services, until the block ends; what is given waits until its log has a sentence."""
     home = Path(find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]  # see needs_spark
     environment = os.environ | SPARK | {"SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable}
     with log.open("wb") as file:
         process = subprocess.Popen([home / "bin" / command[0], *command[1:]], env=environment, cwd=log.parent,
                                    stdout=file, stderr=file)  # fmt: skip
-    try:
+
+    def ready(sentence: str) -> None:
         deadline = time.monotonic() + 60
-        while ready not in log.read_text(encoding="utf-8"):
+        while sentence not in log.read_text(encoding="utf-8"):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{command[1]} is not ready: {log.read_text(encoding='utf-8')[-2000:]}")
             time.sleep(0.1)
-        yield
+
+    try:
+        yield ready
     finally:
         process.terminate()
         process.wait()
