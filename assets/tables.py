@@ -51,7 +51,7 @@ def table_lineage(table: Table) -> dg.TableColumnLineage:
         {
             column: [dg.TableColumnDep(asset_key=upstream, column_name=source) for upstream, source in sources]
             for column, sources in column_lineage(table.name).items()
-            if sources
+            if sources and column in table.schema.names  # the model of `fairness` is judged further, by the rules
         }
     )
 

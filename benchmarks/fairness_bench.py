@@ -154,9 +154,9 @@ def speed(rounds: int) -> Iterator[float]:
             started = time.perf_counter()
             engine.bind(EVENTS, day)
             for table in DAY_TABLES:
-                engine.run(table, first_day=last, last_day=last).arrow().read_all()
+                engine.run(table, first_day=last, last_day=last).read_all()
             bind_models(engine, day)
-            players = engine.run("fairness", first_day=last, last_day=last).arrow().read_all().num_rows
+            players = engine.run("fairness", first_day=last, last_day=last).read_all().num_rows
             sql = time.perf_counter() - started
             started = time.perf_counter()
             for table in (*DAY_TABLES, "fairness"):

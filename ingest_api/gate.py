@@ -4,10 +4,11 @@ A group of requests asks in one round trip, and tells after its commit, so that 
 Exactness does not depend on any of it: an event counts once by its id. What does not belong here: the connection.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple, cast
+
+import xxhash
 
 from ingest_api.problems import Problem
 from ingest_api.redis_link import Reply, command
@@ -61,8 +62,11 @@ NOTHING: Final = Finding(None, None, None)
 
 
 def fingerprint(path: bytes, body: bytes) -> bytes:
-    """What tells two requests with one `Idempotency-Key` apart."""
-    return hashlib.sha256(b"%b\n%b" % (path, body)).digest()[:_FINGERPRINT_BYTES]
+    """What tells two requests with one `Idempotency-Key` apart: who could make two alike has signed both.
+
+    SHA-256 took a twelfth of the time that a batch takes.
+    """
+    return xxhash.xxh3_128_digest(body, seed=xxhash.xxh3_64_intdigest(path))
 
 
 class Gate:

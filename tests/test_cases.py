@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 from conftest import Fairboard, land_events
+from streamlit.testing.v1 import AppTest
 from test_fairness import DAYS, LAST, crowd, today
 
 from warehouse.alerts import send
@@ -237,3 +238,40 @@ def test_the_days_suspects_are_listed_with_their_reason(deployment: Settings, fa
     assert [one["player_id"] for one in shown["suspects"]] == ["p07"]
     assert shown["suspects"][0]["share"] > 0.3
     assert "p07" in fairboard("fairness", "--date", str(date(2026, 5, 20))).stdout
+
+
+def test_a_reviewer_works_a_case_in_the_dashboard(deployment: Settings, fairboard: Fairboard) -> None:
+    app = AppTest.from_file(Path(__file__).parents[1] / "dashboard/app.py", default_timeout=30).run()
+    app.query_params["player"] = "p07"
+    app.switch_page("app_pages/fairness.py").run()
+
+    def press(form: str, **values: str | date) -> None:
+        for key, value in values.items():
+            widgets = {"decision": app.radio, "from": app.date_input}.get(key, app.text_input)
+            widgets(key=f"{key}-1").set_value(value)
+        app.button(key=f"FormSubmitter:{form}-1-{form.capitalize()}").click()
+        app.run()
+        assert not app.exception
+
+    press("comment", remark="hm")
+    assert "somebody" in app.error[0].value
+    assert not [note for note in cases(fairboard, "show", "1")["notes"] if note["action"] == "commented"]
+    app.text_input(key="reviewer").set_value("eve").run()
+    press("comment", remark="*look* at this")
+    press("assign", assignee="zed")
+    assert any(r"\*look\* at this" in line.value for line in app.markdown)
+    assert r"open\, with zed" in app.expander[-1].label
+    assert "p07" in fairboard("leaderboard", "--window", "alltime").stdout
+    press("decide", decision="confirmed", why="900 XP, twelve times", **{"from": LAST})
+    assert not app.error
+    shown = cases(fairboard, "show", "1")
+    assert [(note["noted_by"], note["action"]) for note in shown["notes"]][1:] == [
+        ("eve", "commented"), ("eve", "assigned"), ("eve", "decided"),
+    ]  # fmt: skip
+    assert shown["verdicts"][0]["excluded_from"] == str(LAST)
+    assert "p07" not in fairboard("leaderboard", "--window", "alltime").stdout
+    press("reverse", reversal="a mistake")
+    assert cases(fairboard, "show", "1")["case"]["is_open"]
+    assert "p07" in fairboard("leaderboard", "--window", "alltime").stdout
+    app.toggle(key="report").set_value(True).run()
+    assert any("under suspicion" in line.value for line in app.markdown)

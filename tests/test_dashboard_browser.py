@@ -52,7 +52,7 @@ def test_metrics_show_who_plays_and_who_comes_back(page: Page, dashboard: str):
     visit(page, f"{dashboard}/metrics", "Metrics")
     expect(page.get_by_test_id("stMetric").filter(has_text="DAU")).to_contain_text("6")
     assert rows(page, "Kills")[0][:3] == ["hydra", "0", "1"]
-    expect(page.get_by_test_id("stVegaLiteChart").locator("canvas, svg")).to_have_count(9)
+    expect(page.get_by_test_id("stVegaLiteChart").locator("canvas, svg")).to_have_count(10)
     page.get_by_role("button", name="chevron_left").click()
     expect(page).to_have_url(re.compile("day=2026-03-12"))
     expect(page.get_by_text("No boss fell on 2026-03-12.")).to_be_visible()

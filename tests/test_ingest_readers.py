@@ -170,8 +170,15 @@ def test_a_reader_that_is_killed_is_replaced(without_redis: Service) -> None:
 def test_more_than_the_warehouse_can_answer_is_told_to_come_again_and_events_go_on(game: Game, without_redis: Service) -> None:
     limits = httpx.Limits(max_connections=100)
     with ThreadPoolExecutor(100) as crowd, httpx.Client(base_url=without_redis.url, timeout=60, limits=limits) as http:
+        list(crowd.map(http.get, (f"/leaderboard/around/p101?limit={n}" for n in range(1, 21))))  # every reader has started
+        readers = readers_of(without_redis)
+        for reader in readers:
+            reader.suspend()
         asked = [crowd.submit(http.get, f"/leaderboard/around/p100?limit={n}") for n in range(1, 101)]
         sent = [without_redis.post("/events", json.dumps(progression(eventId=f"e{n}")).encode()) for n in range(20)]
+        wait_until(lambda: any(one.done() for one in asked), "somebody is refused")
+        for reader in readers:
+            reader.resume()
         answers = [one.result() for one in asked]
     assert {answer.status_code for answer in answers} == {200, 503}
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 503)

@@ -6,8 +6,10 @@ here: Dagster (`assets/checks.py`), and the whole lake (`fairboard verify`).
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from warehouse.engine import DuckDBEngine
 from warehouse.folds import CONFLICTS_FILE, boards_of, windows_of
 from warehouse.lake import Keys
 from warehouse.spans import History, bind_boards
-from warehouse.tables import ACTIVITY_DAYS, DAILY_METRICS, EVENTS, LEADERBOARDS, PLAYER_DAYS, REJECTS, Table
+from warehouse.tables import ACTIVITY_DAYS, DAILY_METRICS, EVENTS, LEADERBOARDS, PLAYER_DAYS, PLAYER_MONTHS, REJECTS, Table
 
 SHOWN = 5
 SECOND_LOOK_S = 0.5  # a file and its record are moved one right after the other
@@ -57,7 +59,21 @@ def faults(check: Check, engine: DuckDBEngine, table: Table, days: Days) -> list
 
 
 def _partitions(engine: DuckDBEngine, table: Table, days: Days) -> list[Keys]:
-    return boards_of(engine, days) if table is LEADERBOARDS else engine.lake.partitions(table, days)
+    """What a run over those days may have written; of days, those too whose folder is gone and whose records are not."""
+    if table is LEADERBOARDS:
+        return boards_of(engine, days)
+    if table is PLAYER_MONTHS:
+        return _months_of(engine, days)
+    present = engine.lake.partitions(table, days)
+    return present + [keys for keys in engine.lake.partitions(table, days, recorded=True) if keys not in present]
+
+
+def _months_of(engine: DuckDBEngine, days: Days) -> list[Keys]:
+    """The months of the range, and the one before them, which it may have closed."""
+    first = days.first.replace(day=1)
+    months = [keys["month_start"] for keys in engine.lake.partitions(PLAYER_MONTHS, Days(date.min, days.last))]
+    inside = bisect_left(months, first)
+    return [{"month_start": month} for month in months[max(inside - 1, 0) :]]
 
 
 def _paths(engine: DuckDBEngine, table: Table, days: Days) -> list[Path]:
@@ -96,26 +112,28 @@ def _keys(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
 
 
 def _events_accounted(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    """Landed = events + duplicates + conflicts, each counted by itself; and landed is what the manifest has.
+    """Rows = events + duplicates + conflicts, each counted by itself; the rows are what the manifest has, the events the ids.
 
-    Copies that compaction dropped are in no file.
+    Copies that compaction dropped are in no file: nothing here can tell one from an event that it lost.
     """
     engine.bind(EVENTS, days)
-    landed, events = (
-        dict(_rows(engine, f"SELECT event_date, count(*) FROM {view} GROUP BY event_date"))  # noqa: S608
-        for view in ("landed", "events")
-    )
+    rows = {day: counts for day, *counts in _rows(engine, _ROWS_AND_IDS)}
+    events = dict(_rows(engine, "SELECT event_date, count(*) FROM events GROUP BY event_date"))
     duplicates = dict(_rows(engine, _DUPLICATES))
-    for keys in engine.lake.partitions(EVENTS, days):
+    for keys in _partitions(engine, table, days):
         day = keys["event_date"]
         recorded = sum(record.rows for record in engine.lake.records(table, keys).values())
         conflicts = engine.lake.records(REJECTS, keys).get(CONFLICTS_FILE)
         counts = (events.get(day, 0), duplicates.get(day, 0), conflicts.rows if conflicts else 0)
-        if not recorded == landed.get(day, 0) == sum(counts):
+        found, ids = rows.get(day, (0, 0))
+        if not recorded == found == sum(counts) or ids != counts[0]:
             yield (
-                f"{day}: {recorded:,} events are recorded as landed and {landed.get(day, 0):,} are in the files; "
+                f"{day}: {recorded:,} rows are recorded and {found:,} are in the files, with {ids:,} ids; "
                 "{:,} events, {:,} duplicates and {:,} conflicts stand for them.".format(*counts)
             )
+
+
+_ROWS_AND_IDS = "SELECT event_date, count(*), count(DISTINCT event_id) FROM landed GROUP BY event_date"
 
 
 # Copies of an id with the same content, among the ids that stand there more than once: the others need no comparing.
@@ -181,7 +199,9 @@ def _daily_metrics_sums(engine: DuckDBEngine, table: Table, days: Days) -> Itera
 
 
 def _leaderboards_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    history, windows = History(engine), windows_of(engine, days)
+    history = History(engine)
+    # Not those of the day after, which `windows_of` adds: their boards are not among the partitions of the range.
+    windows = {window for window in windows_of(engine, days) if window.start <= days.last}
     bind_boards(engine, history, windows)
     engine.bind_exclusions()
     engine.bind_files(table, _paths(engine, table, days))
@@ -224,7 +244,7 @@ _SUMS = {
     EVENTS.name: [
         Check(
             "accounted",
-            "Each day: landed = events + duplicates + conflicts, and landed is what is recorded.",
+            "Each day: rows = events + duplicates + conflicts; as many as are recorded, and an event for each id.",
             _events_accounted,
         )
     ],

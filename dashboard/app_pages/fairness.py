@@ -6,11 +6,12 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from dashboard import charts, controls, grids, queries
-from warehouse import cases
+from dashboard import casework, charts, controls, grids, queries
 from warehouse.calendar import Days
 from warehouse.database import reading
+from warehouse.engine import DuckDBEngine
 from warehouse.fairness.rules import RULES, SUSPICION
+from warehouse.reports import as_html, as_markdown, build
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, FAIRNESS
 
@@ -35,7 +36,7 @@ def show_counts(counts: pl.DataFrame) -> None:
     config = {
         "rule": grids.renamed(FAIRNESS, "rule", "Rule"),
         "rule_version": grids.renamed(FAIRNESS, "rule_version", "Version"),
-        "threshold": st.column_config.NumberColumn("Threshold", format="%.2g", help="Of |z| for the self rules, else of q."),
+        "threshold": grids.renamed(FAIRNESS, "threshold", "Threshold"),
         "players": st.column_config.NumberColumn("Players judged", format="localized"),
         "flagged": st.column_config.NumberColumn("Flagged", format="localized"),
         "clear": st.column_config.NumberColumn("Clear", format="localized"),
@@ -81,18 +82,14 @@ def show_player(settings: Settings, player: str, day: date, rule: str | None) ->
             show_evidence(settings, judgement, history.filter(pl.col("rule") == judgement["rule"]))
 
 
-def show_case(settings: Settings, player: str) -> None:
-    """The player's cases: who looks at them, and what happened."""
-    with reading(settings) as connection:
-        found = cases.find(connection, every=True, player_id=player)
-        notes = {case.id: cases.notes_of(connection, case.id) for case in found} if connection is not None else {}
-    for case in found:
-        state = f"open, with {case.assigned_to or 'nobody yet'}" if case.is_open else "closed"
-        with st.expander(f"Case {case.id}: {controls.as_text(state)}"):
-            for note in notes[case.id]:
-                said = f"{note.noted_at:%Y-%m-%d %H:%M} {note.noted_by} {note.action}: {note.text}"
-                st.markdown(controls.as_text(said))
-            st.code(f"fairboard cases show {case.id}", language="bash")
+def show_report(settings: Settings, day: date) -> None:
+    """The day's report as Dagster's page has it, and as a file to send."""
+    if not st.toggle("The day's report", key="report"):
+        return
+    with DuckDBEngine(settings) as engine, reading(settings) as connection:
+        report = build(engine, connection, day)
+    st.markdown(as_markdown(report))
+    st.download_button("HTML", as_html(report), f"fairness-{day}.html", "text/html", key="report_html")
 
 
 def show_evidence(settings: Settings, judgement: dict[str, Any], history: pl.DataFrame) -> None:
@@ -178,7 +175,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 if controls.has_day(day, days):
     show_counts(counts)
     show_judged(settings, day, rule, verdict)
+    show_report(settings, day)
     player = controls.choose_player()
     if player:
         show_player(settings, player, day, rule)
-        show_case(settings, player)
+        casework.show_cases(settings, player)
