@@ -104,8 +104,8 @@ postgresql: .venv/dev
 	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
 
 .PHONY: java
-java: ## Java, for the tests of Spark
-	@deploy/system-package "Java 17 (for Spark)" openjdk-17-jre-headless "brew install openjdk@17" java -version
+java: ## Java, for the tests of Spark, which skip where it is missing
+	-@deploy/system-package "Java 17 (for Spark)" openjdk-17-jre-headless "brew install openjdk@17" java -version
 
 .PHONY: bench-fairness
 bench-fairness: setup-dev ## the fairness rules on planted cheaters, beside the original rule, PyOD and plain SQL

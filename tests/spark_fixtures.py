@@ -46,7 +46,8 @@ def on_spark(settings: Settings) -> Settings:
 def needs_spark() -> None:
     if find_spec("pyspark") is None:
         missing("PySpark: pip install 'fairboard[spark]'")
-    if shutil.which("java") is None:
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java", path=f"{home}/bin" if home else None) is None:
         missing("Java 17: apt-get install openjdk-17-jre-headless")
 
 
