@@ -22,7 +22,7 @@ up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard 
 down: ## stop what `make up` left, if it was killed
 	@deploy/stop $(DATA)
 
-test: setup-dev chromium servers languages ## every test
+test: setup-dev chromium servers java languages ## every test
 	pytest
 
 fuzz: setup-dev ## 100,000 generated requests against the ingest service, counted by their answer
@@ -103,6 +103,10 @@ bench-size: setup-dev ## how small events are on disk, and what reading and writ
 servers: .venv/dev # of the tests that need a real one
 	@deploy/system-package "Redis 7 (for tests of a cluster)" redis-server "brew install redis" sh -c "ls /usr/bin/redis-server /usr/local/bin/redis-server /opt/homebrew/bin/redis-server 2>/dev/null | grep -q ."
 	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
+
+.PHONY: java
+java: ## Java, for the tests of Spark, which skip where it is missing
+	-@deploy/system-package "Java 17 (for Spark)" openjdk-17-jre-headless "brew install openjdk@17" java -version
 
 .PHONY: bench-fairness
 bench-fairness: setup-dev ## the fairness rules on planted cheaters, beside the original rule, PyOD and plain SQL

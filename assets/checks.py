@@ -7,7 +7,7 @@ import dagster as dg
 
 from warehouse.calendar import Days
 from warehouse.checks import checks_of, faults
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.tables import Table
 
 
@@ -16,7 +16,7 @@ def check_specs(table: Table) -> list[dg.AssetCheckSpec]:
     return [dg.AssetCheckSpec(c.name, asset=table.name, blocking=True, description=c.about) for c in checks_of(table)]
 
 
-def check_results(engine: Engine, table: Table, days: Days) -> list[dg.AssetCheckResult]:
+def check_results(engine: DuckDBEngine, table: Table, days: Days) -> list[dg.AssetCheckResult]:
     """What the checks say of the partitions of those days."""
     return [_result(check.name, faults(check, engine, table, days)) for check in checks_of(table)]
 

@@ -28,8 +28,8 @@ def preview(engine: Engine, table: Table, days: Days) -> dict[str, dg.MetadataVa
     if sql is None:
         return {}
     engine.bind(table, Days(days.last, days.last) if "event_date" in table.partition else None)
-    rows = engine.connection.sql(sql)
-    lines = [rows.columns, ["---"] * len(rows.columns), *rows.fetchall()]
+    rows = engine.query(sql).read_all()
+    lines = [rows.column_names, ["---"] * rows.num_columns, *zip(*rows.to_pydict().values(), strict=True)]
     return {"preview": dg.MetadataValue.md("\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines))}
 
 

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.tables import daily_partitions, days_of
-from warehouse.engine import Engine
+from warehouse.engine import open_engine
 from warehouse.outlets import Outlets
 from warehouse.publications import PUBLISHED, publish
 from warehouse.settings import Settings
@@ -40,7 +40,7 @@ def _publication_asset(name: str, partitions: dg.PartitionsDefinition) -> dg.Ass
     def publication_asset(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[None]:
-        with Engine(settings) as engine:
+        with open_engine(settings) as engine:
             published = publish(engine, Outlets(settings), name, days_of(context))
         return dg.MaterializeResult(metadata={"dagster/row_count": published.rows, "seconds": round(published.seconds, 3)})
 

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.tables import daily_partitions, days_of
 from warehouse.database import reading
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.reports import as_markdown, build
 from warehouse.settings import Settings
 
@@ -24,7 +24,7 @@ def report_asset(settings: Settings) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def fairness_report(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-        with Engine(settings) as engine, reading(settings) as connection:
+        with DuckDBEngine(settings) as engine, reading(settings) as connection:
             report = build(engine, connection, days_of(context).last)
         players = report.suspects.height
         return dg.MaterializeResult(metadata={"dagster/row_count": players, "report": dg.MetadataValue.md(as_markdown(report))})

@@ -10,7 +10,7 @@ import dagster as dg
 from assets.checks import check_results, check_specs
 from assets.previews import preview
 from warehouse.calendar import Days
-from warehouse.engine import Engine, model
+from warehouse.engine import model, open_engine
 from warehouse.folds import AFTER, FOLDS, Folded, fold
 from warehouse.lineage import column_lineage, upstream_tables
 from warehouse.settings import Settings
@@ -59,10 +59,10 @@ def table_lineage(table: Table) -> dg.TableColumnLineage:
 def table_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """One asset for each table that is folded."""
     partitions = daily_partitions(settings)
-    return [_table_asset(TABLES[name], partitions) for name in FOLDS]
+    return [_table_asset(TABLES[name], partitions, settings.engine) for name in FOLDS]
 
 
-def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+def _table_asset(table: Table, partitions: dg.PartitionsDefinition, kind: str) -> dg.AssetsDefinition:
     """A table's asset. `events` is landed by the ingest service: its materialization counts what came."""
     # Dagster's UI draws the lineage of the last materialization, its API gives the definition's.
     lineage = {"dagster/column_lineage": table_lineage(table)}
@@ -74,7 +74,7 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
         deps=[*upstream_tables(table.name), *AFTER.get(table.name, [])],
         description=f"{table.doc}\n\nGrain: {table.grain}.\n\n```sql\n{model(table.name).sql}```",
         metadata={"dagster/column_schema": column_schema(table), **lineage},
-        kinds={"duckdb", "parquet"},
+        kinds={kind, "parquet"},
         check_specs=check_specs(table),
         # One pass over a range is what the folds are made for: a backfill of a year is one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -82,12 +82,12 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition) -> dg.Assets
     def table_asset(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
     ) -> Iterator[dg.MaterializeResult[None]]:
-        with Engine(settings) as engine:
+        with open_engine(settings) as engine:
             days = days_of(context)
             folded = fold(engine, table.name, days)
             yield dg.MaterializeResult(
-                metadata={**_metadata(folded), **lineage, **preview(engine, table, days)},
-                check_results=check_results(engine, table, folded.days),
+                metadata={**_metadata(folded), **lineage, **preview(engine.duckdb, table, days)},
+                check_results=check_results(engine.duckdb, table, folded.days),
             )
 
     return table_asset

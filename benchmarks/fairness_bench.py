@@ -25,7 +25,7 @@ import polars as pl
 
 from pipelines.simulation import KINDS, Scenario, Simulation, land
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine, Engine
 from warehouse.fairness.judgements import bind_models
 from warehouse.fairness.rules import BASELINE_DAYS, SUSPICION
 from warehouse.folds import fold
@@ -144,7 +144,7 @@ def speed(rounds: int) -> Iterator[float]:
     last = FIRST + timedelta(days=BASELINE_DAYS)
     game = replace(scenario(1, 4.0), days=Days(FIRST, last), double_xp=None, patch_day=None, cheaters={})
     day = Days(last, last)
-    with tempfile.TemporaryDirectory() as folder, Engine(Settings(data_dir=Path(folder), _env_file=None)) as engine:
+    with tempfile.TemporaryDirectory() as folder, DuckDBEngine(Settings(data_dir=Path(folder), _env_file=None)) as engine:
         simulation = Simulation(game, engine.calendar)
         for before in game.days:
             assert land(engine.lake, simulation, before) > 500_000
@@ -154,9 +154,9 @@ def speed(rounds: int) -> Iterator[float]:
             started = time.perf_counter()
             engine.bind(EVENTS, day)
             for table in DAY_TABLES:
-                engine.run(table, first_day=last, last_day=last).arrow().read_all()
+                engine.run(table, first_day=last, last_day=last).read_all()
             bind_models(engine, day)
-            players = engine.run("fairness", first_day=last, last_day=last).arrow().read_all().num_rows
+            players = engine.run("fairness", first_day=last, last_day=last).read_all().num_rows
             sql = time.perf_counter() - started
             started = time.perf_counter()
             for table in (*DAY_TABLES, "fairness"):
@@ -190,7 +190,10 @@ def main() -> None:
         planted = scenario(seed, arguments.scale)
         games = [planted, replace(planted, cheaters={})] if seed == 1 else [planted]
         for game in games:
-            with tempfile.TemporaryDirectory() as folder, Engine(Settings(data_dir=Path(folder), _env_file=None)) as engine:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                DuckDBEngine(Settings(data_dir=Path(folder), _env_file=None)) as engine,
+            ):
                 rows = play(engine, Simulation(game, engine.calendar))
                 one = figures(rows) if game.cheaters else {"false_flags_per_20k": false_flags(rows)}
                 if arguments.pyod and game.cheaters:

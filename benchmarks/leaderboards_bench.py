@@ -26,7 +26,7 @@ import polars as pl
 from warehouse.boards import read_board, scores, stamp_key
 from warehouse.calendar import Window, WindowKind
 from warehouse.embedded_redis import EmbeddedRedis, connect
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine, Engine
 from warehouse.outlets import Outlets
 from warehouse.publisher import Publication, publish_boards
 from warehouse.settings import Settings
@@ -88,7 +88,7 @@ def deployment() -> Iterator[Deployment]:
     """An empty one, in a folder that goes."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), _env_file=None)
-        with EmbeddedRedis(settings) as server, Engine(settings) as engine:
+        with EmbeddedRedis(settings) as server, DuckDBEngine(settings) as engine:
             settings = settings.model_copy(update={"redis_url": server.url})
             window = engine.calendar.window_at(WindowKind.ALLTIME, engine.calendar.day_of(int(time.time())))
             outlets = Outlets(settings)

@@ -30,7 +30,7 @@ from warehouse_sql import CHECKS, ByHand, engine_answers
 
 from warehouse.calendar import Days
 from warehouse.embedded_redis import EmbeddedRedis
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import BASELINE_DAYS
 from warehouse.lake import PARTITION_FILE
 from warehouse.publications import PUBLISHED, Outlets, publish
@@ -94,7 +94,7 @@ def report(name: str, pairs: list[tuple[Cost, Cost]], baseline: str) -> None:
 
 def forget_day(settings: Settings) -> None:
     """Take away what was computed of the day, so that it is computed and written anew."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         lake = engine.lake
         for table in (PLAYER_DAYS, PROGRESSION, FAIRNESS):
             lake.remove(lake.folder(table, {"event_date": DAY}) / PARTITION_FILE)
@@ -139,7 +139,7 @@ def day_365_vs_30(bench: Bench) -> None:
 
 def check_totals(settings: Settings) -> None:
     """The day's totals are the sums of all days, added up without any month."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         engine.bind(PLAYER_DAYS)
         engine.bind(PROGRESSION, TODAY)
         wrong = engine.connection.sql(
@@ -194,7 +194,7 @@ def rollup_beside(bench: Bench, peer: str) -> None:
         ours = cost(lambda: materialize(settings, MONTH, ["player_days"]))
         done = subprocess.run([*command, settings.lake_dir, bench.out("rollup")], check=True, capture_output=True, text=True)
         theirs = json.loads(done.stdout.splitlines()[-1])
-        with Engine(settings) as engine:
+        with DuckDBEngine(settings) as engine:
             engine.bind(PLAYER_DAYS)
             found = engine.connection.execute("SELECT count(*), sum(xp) FROM player_days").fetchone()
         assert found == (theirs["rows"], theirs["xp"])
@@ -276,14 +276,14 @@ def fairness_vs_window(bench: Bench) -> None:
         f" FROM scored JOIN fairness_rules USING (rule) WHERE event_date = DATE '{DAY}' GROUP BY rule ORDER BY rule"
     )
     pairs, theirs = [], []
-    with folding_in(bench, settings, "fairness") as ours, Engine(settings) as engine:
+    with folding_in(bench, settings, "fairness") as ours, DuckDBEngine(settings) as engine:
         engine.bind(EVENTS, raw)
         engine.bind_rules()
         for _ in range(bench.rounds):
             forget_day_of_fairness(ours)
             mine = cost(lambda: materialize(ours, TODAY, ["fairness"]))
             pairs.append((mine, cost(lambda: theirs.extend(engine.connection.sql(window).fetchall()))))
-        with Engine(ours) as checked:
+        with DuckDBEngine(ours) as checked:
             checked.bind(FAIRNESS, TODAY)
             found = checked.connection.sql(
                 "SELECT rule, sum(events), sum(flagged_events) FROM fairness GROUP BY rule ORDER BY rule"
@@ -294,7 +294,7 @@ def fairness_vs_window(bench: Bench) -> None:
 
 def forget_day_of_fairness(settings: Settings) -> None:
     """Take the day's scores away."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         engine.lake.remove(engine.lake.folder(FAIRNESS, {"event_date": DAY}) / PARTITION_FILE)
 
 
@@ -323,7 +323,7 @@ def run_overhead(bench: Bench) -> None:
 def fold_and_publish(settings: Settings) -> None:
     """What a run of the day does, without Dagster."""
     materialize(settings, TODAY)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         outlets = Outlets(settings)
         for name in PUBLISHED:
             publish(engine, outlets, name, TODAY)

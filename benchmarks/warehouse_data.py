@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines.simulation import Scenario, Simulation, land
 from warehouse.calendar import Calendar, Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
 from warehouse.lake import Lake
 from warehouse.settings import Settings
@@ -106,7 +106,7 @@ def simulate(settings: Settings, days: Days, players: float, events_a_day: float
 
 def materialize(settings: Settings, days: Days, tables: list[str] | None = None) -> float:
     """Fold the tables over the range, in one process as the assets do; seconds."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         return sum(fold(engine, name, days).seconds for name in tables or FOLDS)
 
 

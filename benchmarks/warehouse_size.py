@@ -25,7 +25,7 @@ from polars.testing import assert_frame_equal
 from pipelines.simulation import Scenario, Simulation, wire
 from warehouse.calendar import Calendar, Days
 from warehouse.damage import Damage, verify
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold
 from warehouse.lake import Lake
 from warehouse.settings import Settings
@@ -65,7 +65,7 @@ class Game:
         self.seal_s = time.perf_counter() - started
         self.small_read_s = self.read_s()
         started = time.perf_counter()
-        with Engine(self.settings) as engine:
+        with DuckDBEngine(self.settings) as engine:
             assert fold(engine, "events", self.days).details["events"] == self.events
         self.compact_s = time.perf_counter() - started
         self._check()
@@ -75,7 +75,7 @@ class Game:
         return min(self._read_once() for _ in range(3))
 
     def _read_once(self) -> float:
-        with Engine(self.settings) as engine:
+        with DuckDBEngine(self.settings) as engine:
             started = time.perf_counter()
             engine.bind(EVENTS)
             engine.connection.sql("SELECT hash(COLUMNS(*)) FROM events").to_arrow_table()

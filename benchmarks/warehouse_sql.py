@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.calendar import ONE_DAY, Days
-from warehouse.engine import Engine, model
+from warehouse.engine import DuckDBEngine, model
 from warehouse.folds import BASELINE_DAYS
 from warehouse.settings import Settings
 from warehouse.spans import History, window_spans
@@ -55,7 +55,7 @@ class ByHand:
 
         For a range within one month, whose `player_days` exist: there is no month to take whole.
         """
-        with Engine(self.settings) as engine:
+        with DuckDBEngine(self.settings) as engine:
             history = History(engine)
             boards = {w for day in Days(self.days.first, self.days.last + ONE_DAY) for w in engine.calendar.windows_of(day)}
             self.windows = window_spans(history, boards)
@@ -153,7 +153,7 @@ def read(files: Iterable[Path]) -> str:
 
 def engine_answers(settings: Settings, days: Days) -> dict[str, tuple[object, ...] | None]:
     """What the lake holds for the range, as `CHECKS` has it."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in TABLES_MADE:
             engine.bind(TABLES[name], None if TABLES[name] is LEADERBOARDS else days)
         return {name: engine.connection.execute(f"SELECT {CHECKS[name]} FROM {name}").fetchone() for name in TABLES_MADE}

@@ -17,7 +17,7 @@ import streamlit as st
 
 from warehouse.calendar import Calendar, Days, Window, WindowKind
 from warehouse.database import reading
-from warehouse.engine import Engine, scan
+from warehouse.engine import DuckDBEngine, scan
 from warehouse.fairness.judgements import bind_event_scores
 from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.folds import stale_days
@@ -89,13 +89,13 @@ def _answer(
     _settings: Settings,
     stamp: str,  # noqa: ARG001 (part of the cache's key)
     sql: str,
-    _bind: Callable[[Engine], None],
+    _bind: Callable[[DuckDBEngine], None],
     parameters: dict[str, Any],
 ) -> pl.DataFrame:
     """Run `sql` over what `_bind` made visible. `stamp` says what that is and in which state."""
     for last_try in (False, True):
         try:
-            with Engine(_settings) as engine:
+            with DuckDBEngine(_settings) as engine:
                 _bind(engine)
                 return pl.DataFrame(pl.from_arrow(engine.connection.execute(sql, parameters).to_arrow_table()))
         except duckdb.IOException:  # a partition was replaced between the listing and the reading
@@ -110,7 +110,7 @@ def _over_days(settings: Settings, sql: str, table: Table, days: Days, **paramet
 
 
 def _over_board(settings: Settings, sql: str, board: Board, **parameters: Any) -> pl.DataFrame:
-    def bind(engine: Engine) -> None:
+    def bind(engine: DuckDBEngine) -> None:
         engine.connection.execute(f"CREATE TEMP VIEW board AS {scan(LEADERBOARDS, list(board.files))}")
 
     return _answer(settings, board.stamp, sql, bind, parameters)
@@ -147,7 +147,7 @@ def waiting_days(settings: Settings) -> list[date]:
 
 @st.cache_data(ttl=ANSWER_TTL_S, max_entries=8, show_spinner=False)
 def _waiting(_settings: Settings, stamp: str) -> list[date]:  # noqa: ARG001 (the cache's key)
-    with Engine(_settings) as engine:
+    with DuckDBEngine(_settings) as engine:
         return stale_days(engine)
 
 

@@ -49,7 +49,7 @@ from ingest_api.questions import (
 )
 from warehouse import readings
 from warehouse.calendar import Season, WindowKind
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine, Engine
 from warehouse.errors import FairboardError
 from warehouse.lake import PARTITION_FILE
 from warehouse.settings import load_settings
@@ -171,6 +171,6 @@ def serve(engine: Engine, questions: BinaryIO, out: BinaryIO) -> None:
 
 if __name__ == "__main__":
     os.nice(_NICE)
-    with Engine(load_settings()) as warehouse:
+    with DuckDBEngine(load_settings()) as warehouse:
         warehouse.connection.execute("SET threads TO 1")
         serve(warehouse, sys.stdin.buffer, sys.stdout.buffer)

@@ -32,7 +32,7 @@ from warehouse import readings
 from warehouse.boards import read_board, read_progress
 from warehouse.calendar import Calendar, Days, WindowKind
 from warehouse.embedded_redis import EmbeddedRedis, connect, free_port
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS
@@ -155,7 +155,7 @@ def _read_back(settings: Settings, game: Simulation, tally: play.Tally, today: d
             )
         boards[kind] = board
     champion = boards[WindowKind.SEASONAL].entries[0].player_id
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         engine.bind(EVENTS)
         landed = engine.connection.sql("SELECT count(*) FROM events").fetchall()[0][0]
         suspects, counts = readings.suspects(engine, today), readings.verdicts(engine, today)

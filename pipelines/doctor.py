@@ -14,7 +14,7 @@ from ingest_api.keys import live_secrets
 from warehouse.boards import node_of
 from warehouse.calendar import Calendar
 from warehouse.embedded_redis import REDIS_ERRORS, connect, find_server
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.folds import stale_days
 from warehouse.readings import landed_days, last_day
@@ -109,7 +109,7 @@ def _database(settings: Settings) -> Finding:
 
 
 def _lake(settings: Settings) -> Finding:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         days = landed_days(engine)
     if not days:
         return Finding(
@@ -119,7 +119,7 @@ def _lake(settings: Settings) -> Finding:
 
 
 def _fresh(settings: Settings) -> Finding:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         stale, folded = stale_days(engine), last_day(engine)
     if stale:
         return Finding(

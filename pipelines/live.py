@@ -12,7 +12,7 @@ from datetime import date
 import dagster as dg
 
 from warehouse.calendar import ONE_DAY, Calendar
-from warehouse.engine import Engine
+from warehouse.engine import open_engine
 from warehouse.errors import FairboardError
 from warehouse.outlets import Outlets
 from warehouse.publisher import Publication, forget_publications
@@ -99,7 +99,7 @@ class Follower:
             if self._outlets is None:
                 self._outlets = Outlets(self._settings)
                 forget_publications(self._outlets)
-            with Engine(self._settings) as engine:
+            with open_engine(self._settings) as engine:
                 done = refresh(engine, self._outlets)
         except FairboardError as error:
             self._outlets = None  # the next attempt looks again where Redis and the database are

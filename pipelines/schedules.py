@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import behind_days, stale_days
 from warehouse.settings import Settings
 
@@ -34,7 +34,7 @@ def refresh_schedule() -> dg.ScheduleDefinition:
         if context.instance.get_runs_count(running):
             yield dg.SkipReason("The runs of an earlier tick are still at it.")
             return
-        with Engine(settings) as engine:
+        with DuckDBEngine(settings) as engine:
             # The live job folds player_days within seconds; progression tells how far the rest of the graph has come.
             days = {*stale_days(engine), *behind_days(engine)}
             stale = {day for day in days if day >= settings.first_day}

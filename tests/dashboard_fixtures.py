@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
 from warehouse.imports import import_file
 from warehouse.settings import Settings
@@ -66,7 +66,7 @@ def build_lake(folder: Path, events: list[dict[str, Any]]) -> Settings:
     file = folder / "game.ndjson"
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(map(json.dumps, events)))
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         days = sorted(import_file(engine.lake, engine.calendar, file).days)
         for table in FOLDS:
             fold(engine, table, Days(days[0], days[-1]))

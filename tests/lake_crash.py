@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from warehouse.calendar import Days
-from warehouse.engine import MODELS, Engine, model
+from warehouse.engine import MODELS, DuckDBEngine, model
 from warehouse.erasure import forget
 from warehouse.folds import fold
 from warehouse.publications import Outlets
@@ -24,7 +24,7 @@ DAY = Days.parse("2024-05-01", "2024-05-01")
 
 def act(action: str, folder: Path) -> None:
     settings = Settings(data_dir=folder, _env_file=None)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         if action == "compact":
             fold(engine, "events", DAY)
         else:

@@ -9,7 +9,7 @@ from typing import Any
 from conftest import boss_kill, land_events, progression
 
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, Folded, fold
 from warehouse.settings import Settings
 
@@ -44,7 +44,7 @@ def land_game(settings: Settings, files: int = 6, events: list[dict[str, Any]] |
 
 
 def fold_all(settings: Settings, days: Days = RANGE) -> dict[str, Folded]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         return {name: fold(engine, name, days) for name in FOLDS}
 
 
@@ -55,7 +55,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def ask(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         engine.bind_all()
         return engine.connection.sql(sql).fetchall()
 

@@ -16,7 +16,7 @@ from conftest import land_events
 from tests.ingest_fixtures import KEY_ID, SECRET, Service, service, wait_until
 from warehouse.calendar import Calendar, Days
 from warehouse.embedded_redis import EmbeddedRedis
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
 from warehouse.publications import PUBLISHED, Outlets, publish, publish_all
 from warehouse.settings import Settings
@@ -46,14 +46,14 @@ class Game:
         }
 
     def publish(self, *names: str) -> None:
-        with Engine(self.settings) as engine:
+        with DuckDBEngine(self.settings) as engine:
             outlets = Outlets(self.settings)
             for name in names or PUBLISHED:
                 publish(engine, outlets, name, Days(self.today - timedelta(days=60), self.today))
 
     def publish_anew(self) -> None:
         """Every board once more, whole: a new revision of each, unchanged as they are."""
-        with Engine(self.settings) as engine:
+        with DuckDBEngine(self.settings) as engine:
             publish_all(engine, Outlets(self.settings))
 
 
@@ -83,7 +83,7 @@ def published_game(folder: Path) -> Iterator[Game]:
             event(ODD, now - 4 * 3600, 500),
             *(event(f"old{n}", now - 40 * day_s, 10 * n) for n in range(1, 4)),
         ])  # fmt: skip
-        with Engine(settings) as engine:
+        with DuckDBEngine(settings) as engine:
             for name in FOLDS:
                 fold(engine, name, Days(today - timedelta(days=60), today))
         game.publish()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines.definitions import build_definitions
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, Folded, fold
 from warehouse.settings import Settings
 from warehouse.spans import days_of
@@ -29,7 +29,7 @@ GAME = [progression(player, day, xp) for day in ACTIVE for player, xp in (("ann"
 
 
 def materialize(settings: Settings, *ranges: Days) -> dict[str, Folded]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         return {name: fold(engine, name, days) for days in ranges for name in FOLDS}
 
 
@@ -85,7 +85,7 @@ def test_any_order_of_days_twice_with_late_events_gives_the_same_lake_byte_for_b
     materialize(piecemeal, *each(order), *each(order))
     without_months = Settings(data_dir=folder / "days", seasons=seasons, _env_file=None)
     land_events(without_months, [dict(event) for event in numbered])
-    with Engine(without_months) as engine:
+    with DuckDBEngine(without_months) as engine:
         for name in FOLDS:
             if name != "player_months":
                 fold(engine, name, RANGE)
@@ -153,7 +153,7 @@ def test_days_without_events_leave_nothing(settings: Settings) -> None:
 
 def test_a_month_is_rolled_up_when_a_later_one_has_events(settings: Settings, land: Land) -> None:
     def months() -> list[date]:
-        with Engine(settings) as engine:
+        with DuckDBEngine(settings) as engine:
             return days_of(engine, PLAYER_MONTHS)
 
     land([dict(event) for event in GAME])
@@ -169,7 +169,7 @@ def test_a_month_whose_days_changed_stands_for_nothing_until_it_is_folded_again(
     land([dict(event) for event in GAME])
     materialize(settings, RANGE)
     land([progression("ann", MAY, 1_000)], name="late")
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in ("player_days", "leaderboards", "progression"):
             fold(engine, name, Days.parse(MAY, MAY))
         engine.bind(LEADERBOARDS)
@@ -199,7 +199,7 @@ def test_a_lost_month_comes_again(settings: Settings, land: Land) -> None:
     land([dict(event) for event in GAME])
     materialize(settings, RANGE)
     before = snapshot(settings)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for path in engine.lake.files(PLAYER_MONTHS):
             path.unlink()
     materialize(settings, Days.parse(JUNE, JUNE))
@@ -212,7 +212,7 @@ def test_a_month_that_became_the_newest_again_is_not_rolled_up(settings: Setting
         land_events(lake, [progression("ann", MAY, 1), progression("bob", LATE_MAY, 1)])
     land_events(settings, [progression("ann", JUNE, 1)], name="june")
     materialize(settings, RANGE)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for path in engine.lake.files(EVENTS, Days.parse(JUNE, JUNE)):
             engine.lake.remove(path)
     materialize(settings, Days.parse(JUNE, JUNE))

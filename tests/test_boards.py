@@ -15,7 +15,7 @@ from warehouse.boards import key_of, read_board, read_progress, scores
 from warehouse.calendar import Calendar, Days, WindowKind
 from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATIONS, RECEIPTS, SUSPICIOUS_EVENTS, open_database
 from warehouse.embedded_redis import connect
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import StoreUnavailable
 from warehouse.folds import FOLDS, fold
 from warehouse.outlets import Outlets
@@ -30,7 +30,7 @@ NOON = at(SECOND)
 
 def run(settings: Settings, days: Days = MAY, now: float = NOON) -> dict[str, int]:
     """Fold and publish; rows per publication."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in FOLDS:
             fold(engine, name, days)
         outlets = Outlets(settings, now)
@@ -199,7 +199,7 @@ def test_a_long_reading_has_the_order_of_the_lake(redis_settings: Settings) -> N
     run(redis_settings)
     board = read_board(connect(redis_settings), "lb:2026-05:daily", limit=1000)
     assert board is not None
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         window = engine.calendar.window_at(WindowKind.DAILY, date(2026, 5, 2))
         lake = read_leaderboard(engine, window)
     assert pl.Series([entry.player_id for entry in board.entries]).equals(lake["player_id"].rename(""))

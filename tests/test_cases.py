@@ -18,7 +18,7 @@ from test_fairness import DAYS, LAST, crowd, today
 from warehouse.alerts import send
 from warehouse.calendar import Days
 from warehouse.database import ALERTS, CASES, open_database
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import StoreUnavailable
 from warehouse.folds import FOLDS, fold
 from warehouse.publications import Outlets, publish
@@ -30,7 +30,7 @@ ODD_ID = "<b>|`p`"
 
 def run(settings: Settings, days: Days = DAYS) -> int:
     """Everything folded, cases published; the cases with new evidence."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in FOLDS:
             fold(engine, name, days)
         return publish(engine, Outlets(settings), "cases", Days(LAST, LAST)).rows

@@ -15,7 +15,7 @@ from conftest import boss_kill, land_events, progression
 
 from warehouse.calendar import ONE_DAY, Days
 from warehouse.checks import checks_of, faults
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
 from warehouse.settings import Settings
 from warehouse.tables import REJECTS, TABLES
@@ -38,7 +38,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     land_events(settings, [progression("whale", on, MAX, f"13:00:0{n}") for on in (day, other) for n in range(2)], name="whale")
     land_events(settings, [boss_kill("ann", day), progression("ann", other, 20), progression("ann", other, -3)], name="more")
     land_events(settings, [drop("ann", other), progression("ann", str(LATER), 4)], name="later")
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in FOLDS:
             fold(engine, name, Days(MAY.first, LATER))
     return settings
@@ -57,7 +57,7 @@ def drop(player: str, day: str) -> dict[str, Any]:
 
 def found(settings: Settings, days: Days = MAY) -> dict[str, list[str]]:
     """Every check that fails, as `table.check`, and what it says."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         said = {
             f"{name}.{check.name}": faults(check, engine, TABLES[name], days)
             for name in FOLDS
@@ -73,7 +73,7 @@ def file_of(settings: Settings, table: str, partition: str = f"event_date={DAY}"
 def change(settings: Settings, path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     """Write other rows in the file's place, recorded as if a fold had written them."""
     table = TABLES[path.relative_to(settings.lake_dir).parts[0]]
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         keys = next(keys for keys in engine.lake.partitions(table) if engine.lake.folder(table, keys) == path.parent)
         rows = change(pl.read_parquet(path, hive_partitioning=False)).to_arrow().cast(table.file_schema)
         record = engine.lake.record(path)
@@ -143,7 +143,7 @@ def test_a_run_within_a_month_looks_at_the_months_that_it_may_have_written(lake:
 
 
 def found_files(settings: Settings, table: str) -> list[str]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         [check] = [check for check in checks_of(TABLES[table]) if check.name == "files"]
         return faults(check, engine, TABLES[table], MAY)
 
@@ -160,7 +160,7 @@ def test_columns_of_other_types_missing_and_unknown_are_named(lake: Settings) ->
     kept = rows.drop_columns(["xp_total", "xp_to_next"])  # the second may be NULL: a column may be younger than a file
     floats = kept["xp_gained"].cast(pa.float64(), safe=False)
     pq.write_table(kept.set_column(1, "xp_gained", floats).append_column("gold", kept["level_ups"]), path)
-    with Engine(lake) as engine:
+    with DuckDBEngine(lake) as engine:
         said = faults(checks_of(TABLES["progression"])[1], engine, TABLES["progression"], MAY)
     assert said == [
         f"{path}: xp_gained is double, not int64.",
@@ -210,14 +210,14 @@ def test_copies_that_are_not_compacted_yet_are_counted_and_an_event_beside_them_
 
 
 def test_a_conflict_that_is_not_in_the_dead_letters_is_missed(lake: Settings) -> None:
-    with Engine(lake) as engine:
+    with DuckDBEngine(lake) as engine:
         engine.lake.remove(engine.lake.folder(REJECTS, {"event_date": DAY}) / CONFLICTS_FILE)
     [text] = found(lake)["events.accounted"]
     assert text.endswith("with 5 ids; 5 events, 0 duplicates and 0 conflicts stand for them.")
 
 
 def test_a_conflict_that_counts_as_an_event_is_missed(lake: Settings) -> None:
-    with Engine(lake) as engine:
+    with DuckDBEngine(lake) as engine:
         path = file_of(lake, "events")
         record = engine.lake.record(path)
         # As if compaction had taken the two contents of e2 for two ids: nobody would look for the second one again.
@@ -230,7 +230,7 @@ def test_a_conflict_that_counts_as_an_event_is_missed(lake: Settings) -> None:
 def test_events_that_land_meanwhile_make_a_day_stale_and_nothing_wrong(lake: Settings) -> None:
     land_events(lake, [progression("late", str(DAY), 5)], name="late")
     assert found(lake) == {}
-    with Engine(lake) as engine:
+    with DuckDBEngine(lake) as engine:
         fold(engine, "player_days", Days(DAY, DAY))  # as another run would, before its own boards
     assert found(lake) == {}
 

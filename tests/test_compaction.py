@@ -18,7 +18,7 @@ from tests.lake_fixtures import DAYS, RANGE, ask, fold_all, game, kill_at_each_s
 from warehouse import compaction
 from warehouse.compaction import MANY, settle
 from warehouse.damage import Damage, quarantined, verify
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import LakeError
 from warehouse.folds import fold, stale_days
 from warehouse.lake import Lake
@@ -47,7 +47,7 @@ def flip(path: Path) -> bytes:
 def test_a_closed_day_becomes_one_file_and_nothing_else_changes(settings: Settings) -> None:
     land_game(settings)
     before = ask(settings, CONTENT)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         fold(engine, "player_days", RANGE)
         assert len(engine.lake.files(EVENTS)) > 12
         derived = [path.read_bytes() for path in engine.lake.files(PLAYER_DAYS)]
@@ -75,7 +75,7 @@ def test_the_lake_is_the_same_however_the_events_came_and_were_merged(tmp_path: 
         for number, part in parts:
             land_events(settings, part, f"seal-{number}")
             if seed:
-                with Engine(settings) as engine:
+                with DuckDBEngine(settings) as engine:
                     fold(engine, "events", RANGE)
         fold_all(settings)  # counts what came late,
         fold_all(settings)  # and so merges it
@@ -110,7 +110,7 @@ def test_a_segment_sealed_again_after_it_was_merged_counts_once(settings: Settin
     merged = tree(settings.lake_dir)
     land_game(settings)
     assert len(files(settings)) > 12
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         assert stale_days(engine) == []
     assert fold_all(settings)["events"].details == settled
     assert tree(settings.lake_dir) == merged
@@ -139,9 +139,9 @@ def test_during_the_day_files_are_merged_when_they_pile_up(settings: Settings, l
     for number in range(MANY + 3):
         land([progression("ann", DAYS[0], number, eventId=f"e{number}")], name=f"seal-{number:03}")
         if number == MANY - 2:
-            with Engine(settings) as engine:
+            with DuckDBEngine(settings) as engine:
                 assert not settle(engine, DAY, closed=False).merged
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         assert settle(engine, DAY, closed=False).merged
         assert not settle(engine, DAY, closed=False).merged
     assert len(files(settings)) == 1
@@ -156,7 +156,7 @@ def test_a_damaged_file_is_set_aside_and_its_restored_copy_counts_again(settings
     [path, *_] = files(settings)
     whole = ask(settings, "SELECT count(*) FROM events")
     sound = flip(path)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         record = engine.lake.record(path)
         assert record is not None
         done = fold(engine, "events", RANGE)
@@ -195,7 +195,7 @@ def test_player_days_never_reads_a_damaged_file(settings: Settings, land: Land) 
     land([progression("ann", DAYS[0], 10)], name="bad")
     land([progression("ann", DAYS[0], 5)], name="good")
     flip(files(settings)[0])
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         fold(engine, "player_days", RANGE)
         assert stale_days(engine) == []
     assert ask(settings, "SELECT xp FROM player_days") == [(5,)]

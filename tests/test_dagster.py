@@ -13,7 +13,7 @@ from conftest import land_events, progression
 from pipelines.definitions import build_definitions
 from warehouse.boards import read_board
 from warehouse.embedded_redis import connect
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import AFTER, FOLDS, stale_days
 from warehouse.publications import PUBLISHED
 from warehouse.settings import Settings
@@ -63,7 +63,7 @@ def test_a_range_is_one_run(redis_settings: Settings, instance: dg.DagsterInstan
     tags = {"dagster/asset_partition_range_start": "2026-05-01", "dagster/asset_partition_range_end": "2026-05-03"}
     assert job.execute_in_process(tags=tags, instance=instance).success
     assert materialized(instance)["progression"] == {"2026-05-01", "2026-05-02", "2026-05-03"}
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         assert stale_days(engine) == []
 
 

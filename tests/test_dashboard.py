@@ -26,7 +26,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import controls, grids, queries
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold
 from warehouse.imports import import_file
 from warehouse.publications import Outlets, publish
@@ -70,7 +70,7 @@ def test_landed_but_not_computed_says_which_days_to_materialize(open_page, tmp_p
     settings = Settings(_env_file=None, data_dir=tmp_path)
     file = tmp_path / "one.ndjson"
     file.write_text(json.dumps(event("early", 0, 0, 5)))
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         import_file(engine.lake, engine.calendar, file)
     app = open_page(settings, name)
     assert "fairboard materialize --from 2026-03-02 --to 2026-03-02" in [code.value for code in app.code]
@@ -114,14 +114,14 @@ def test_a_closed_board_shows_its_revisions_and_what_changed(open_page, tmp_path
     settings = settings.model_copy(update={"redis_url": redis_settings.redis_url})
 
     def publish_revision() -> None:
-        with Engine(settings) as engine:
+        with DuckDBEngine(settings) as engine:
             publish(engine, Outlets(settings), "leaderboard_snapshots", Days(DAYS[0], DAYS[0]))
 
     publish_revision()
     assert open_page(settings, "leaderboards").dataframe[-1].value["cause"].to_list() == ["first publication"]
     file = tmp_path / "late.ndjson"
     file.write_text(json.dumps(event("grace", 0, 1, 30)))
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         import_file(engine.lake, engine.calendar, file)
         for table in ("player_days", "leaderboards"):
             fold(engine, table, Days(DAYS[0], DAYS[0]))
@@ -156,7 +156,7 @@ def test_a_new_day_is_shown_once_it_lies_there(tmp_path: Path):
     assert queries.daily_totals(settings, span)["xp"].to_list() == [5]
     file = tmp_path / "later.ndjson"
     file.write_text(json.dumps(event("ada", 0, 1, 7)))
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         import_file(engine.lake, engine.calendar, file)
         st.cache_resource.clear()
         assert queries.waiting_days(settings) == [DAYS[0]]

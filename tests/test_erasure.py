@@ -20,7 +20,7 @@ from warehouse.boards import read_board
 from warehouse.calendar import Days, WindowKind
 from warehouse.database import BOARD_REVISIONS, METADATA, open_database
 from warehouse.embedded_redis import connect
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.erasure import forget
 from warehouse.folds import FOLDS, stale_days
 from warehouse.lake import Lake
@@ -46,7 +46,7 @@ def play(settings: Settings, events: list[dict[str, Any]], letters: list[bytes])
 
 
 def publish_all(settings: Settings) -> None:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         outlets = Outlets(settings, NOW)
         for name in PUBLISHED:
             publish(engine, outlets, name, RANGE)
@@ -92,7 +92,7 @@ def test_afterwards_everything_is_as_if_they_had_never_played(redis_settings: Se
     connect(redis_settings).flushall()
     play(redis_settings, game(), LETTERS)
     assert derived(redis_settings) != expected[0]
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         forgotten = forget(engine, Outlets(redis_settings, NOW), PLAYER)
         assert stale_days(engine) == []
         again = forget(engine, Outlets(redis_settings, NOW), PLAYER)
@@ -105,7 +105,7 @@ def test_afterwards_everything_is_as_if_they_had_never_played(redis_settings: Se
     assert PLAYER.encode() not in b"".join(tree(redis_settings.lake_dir).values())
     assert msgspec.json.encode(PLAYER).decode() not in names_in_redis(redis_settings)
     assert f"player:{PLAYER}:progress" not in names_in_redis(redis_settings)
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         fold_all(redis_settings)
         assert (derived(redis_settings), stale_days(engine)) == (expected[0], [])
 
@@ -116,7 +116,7 @@ def test_what_only_they_were_on_goes(redis_settings: Settings) -> None:
     # A board of a calendar that is no longer configured: nobody publishes it again.
     client.zadd("lb:spring:daily", {PLAYER: 5.0})
     client.set("lb:spring:daily:top", json.dumps({"entries": [{"playerId": PLAYER}]}))
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         window = leaderboard(engine, WindowKind.DAILY, at=RANGE.last).window
         forget(engine, Outlets(redis_settings, NOW), PLAYER)
     board = read_board(client, f"{window.redis_key}:{window.start}")

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from warehouse.calendar import WindowKind
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.readings import leaderboard
 from warehouse.settings import Settings
 
@@ -62,7 +62,7 @@ def test_xp_is_twice_the_official_points_and_boss_kills_are_the_wins_after_every
 ) -> None:
     settings = Settings(data_dir=history, seasons="year", _env_file=None)
     compared = 0
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for (season, day), official in standings.items():
             board = leaderboard(engine, WindowKind.SEASONAL, season, day).board
             ours = {player: (xp / 2, kills) for player, xp, kills in board.select("player_id", "xp", "boss_kills").iter_rows()}
@@ -75,7 +75,7 @@ def test_xp_is_twice_the_official_points_and_boss_kills_are_the_wins_after_every
 def test_the_final_order_of_every_season_is_official_wherever_points_differ(history: Path, standings: Standings) -> None:
     finals = dict(sorted(standings))
     assert len(finals) == 35
-    with Engine(Settings(data_dir=history, seasons="year", _env_file=None)) as engine:
+    with DuckDBEngine(Settings(data_dir=history, seasons="year", _env_file=None)) as engine:
         boards = {season: leaderboard(engine, WindowKind.SEASONAL, season).board for season in finals}
     for season, day in finals.items():
         rank = dict(boards[season].select("player_id", "rank").iter_rows())
@@ -96,7 +96,7 @@ def test_the_verdict_of_1997_gives_the_official_order_and_its_reversal_the_old_o
     official = standings["1997", date(1997, 10, 26)]
 
     def order() -> list[str]:
-        with Engine(Settings(data_dir=history, seasons="year", _env_file=None)) as engine:
+        with DuckDBEngine(Settings(data_dir=history, seasons="year", _env_file=None)) as engine:
             return leaderboard(engine, WindowKind.SEASONAL, "1997").board["player_id"].to_list()
 
     before = order()

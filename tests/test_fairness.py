@@ -10,7 +10,7 @@ from conftest import Land, at, progression
 from scipy import stats
 
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import SettingsError
 from warehouse.fairness.rules import RULES
 from warehouse.fairness.statistics import binomial_tail, normal_tail, of_the_smallest, robust_z, student_tail
@@ -25,7 +25,7 @@ RNG = np.random.default_rng(1)
 
 def judged(settings: Settings, days: Days = DAYS) -> pl.DataFrame:
     """Everything folded; the last day's rows of `fairness`."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in FOLDS:
             fold(engine, name, days)
         engine.bind_all()

@@ -7,7 +7,7 @@ import pytest
 from conftest import Land, boss_kill, progression
 
 from warehouse.calendar import Days, WindowKind
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, Folded, fold, stale_days
 from warehouse.readings import leaderboard
 from warehouse.settings import Settings
@@ -19,12 +19,12 @@ MAY = Days(date(2026, 5, 1), date(2026, 5, 31))
 def materialize(settings: Settings, *days: str) -> dict[str, Folded]:
     """Every fold over the days, each day in a run of its own; without days, May in one."""
     ranges = [Days.parse(day, day) for day in days] or [MAY]
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         return {name: fold(engine, name, range_) for range_ in ranges for name in FOLDS}
 
 
 def ask(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         engine.bind_all()
         return engine.connection.sql(sql).fetchall()
 
@@ -85,7 +85,7 @@ def test_movement_looks_back_at_the_day_before(settings: Settings, land: Land) -
 def test_a_board_as_it_stood_is_the_board_that_was(settings: Settings, land: Land) -> None:
     land([progression("ann", FIRST, 10), progression("bob", SECOND, 20)])
     materialize(settings, FIRST)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         then = leaderboard(engine, WindowKind.SEASONAL).board
         fold(engine, "player_days", MAY)
         fold(engine, "leaderboards", MAY)
@@ -164,7 +164,7 @@ def test_days_without_events_leave_nothing(settings: Settings) -> None:
 def test_a_late_event_makes_its_day_stale_and_only_that(settings: Settings, land: Land) -> None:
     land([progression("ann", FIRST, 10), progression("ann", THIRD, 10)])
     materialize(settings)
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         assert stale_days(engine) == []
         land([progression("bob", FIRST, 500)], name="late")
         assert stale_days(engine) == [date(2026, 5, 1)]

@@ -15,7 +15,7 @@ from reads_fixtures import ODD, PLAYERS, Game, published_game, reading
 from tests.ingest_fixtures import Service, wait_until
 from warehouse.calendar import Calendar, WindowKind
 from warehouse.embedded_redis import connect
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.readings import leaderboard
 from warehouse.swaps import publish_board
 
@@ -75,7 +75,7 @@ def test_the_board_follows_what_is_published_and_costs_a_304_while_it_stands(pag
     expect(page.locator("#top tbody tr")).to_have_count(20)
     wait_until(lambda: re.search(r'status="304"} [1-9]', running.http.get("/metrics").text) is not None, "a look was a 304")
     calendar = Calendar.of(game.settings)
-    with Engine(game.settings) as engine:
+    with DuckDBEngine(game.settings) as engine:
         board = leaderboard(engine, WindowKind.ALLTIME)
     client, window = connect(game.settings), board.window
     three, about = board.board.head(3), {"calendar": calendar, "window": window, "source": "", "watermark": None, "now": 1}

@@ -15,7 +15,7 @@ from tests.ingest_fixtures import Service, wait_until
 from warehouse import readings
 from warehouse.calendar import WindowKind
 from warehouse.embedded_redis import connect
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 
 DAILY = {"window": "daily"}
 NDJSON = {"accept": "application/x-ndjson"}
@@ -46,7 +46,7 @@ def get(running: Service, path: str, **params: Any) -> Any:
 
 
 def lake(game: Game, kind: WindowKind, **asked: Any) -> list[tuple[Any, ...]]:
-    with Engine(game.settings) as engine:
+    with DuckDBEngine(game.settings) as engine:
         board = readings.leaderboard(engine, kind, **asked).board
     return list(board.select("rank", "player_id", "xp").iter_rows())
 

@@ -10,7 +10,7 @@ from conftest import Land, land_events, progression
 
 from warehouse.calendar import Days
 from warehouse.damage import Damage, verify
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import LakeError, SettingsError
 from warehouse.folds import fold
 from warehouse.lake import Lake
@@ -119,7 +119,7 @@ def test_a_lock_is_held_by_one_at_a_time(lake: Lake) -> None:
 
 def test_a_fold_clears_what_a_killed_one_left_beside_its_table(lake: Lake, settings: Settings, land: Land) -> None:
     land([progression("p", "2026-05-01", 5)])
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         left = engine.lake.scratch / "player_days.999.dead.parquet"
         left.write_bytes(b"half a file")
         fold(engine, "player_days", Days(DAY, DAY))

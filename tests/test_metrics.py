@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold
 from warehouse.metrics import METRICS
 from warehouse.settings import Settings
@@ -31,13 +31,13 @@ def drop(player: str, on: str, item: str, boss: str = "lich_king", **payload: An
 
 
 def materialize(settings: Settings, days: Days = YEAR) -> None:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in TABLES:
             fold(engine, name, days)
 
 
 def ask(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         engine.bind_all()
         return engine.connection.sql(sql).fetchall()
 

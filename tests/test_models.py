@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from spark_fixtures import on_spark
 
-from warehouse.engine import MODELS, Engine, model
+from warehouse.engine import MODELS, Engine, model, open_engine
 from warehouse.settings import Settings
 from warehouse.spans import WINDOW_SPANS
 from warehouse.tables import EVENTS, TABLES
@@ -52,6 +53,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text == "true",
     "double": float,
     "date32[day]": date.fromisoformat,
+    "int32": int,
     "int64": lambda text: int(datetime.fromisoformat(text).timestamp()) if "T" in text else int(text),
     "decimal128(38, 0)": int,
     "list<element: string>": str.split,
@@ -59,10 +61,10 @@ READ: dict[str, Callable[[str], Any]] = {
 LEFT_OUT = {"string": "", "bool": False, "double": 0.0, "int64": 0, "decimal128(38, 0)": 0, "date32[day]": date(1970, 1, 1)}
 
 
-@pytest.fixture(params=["duckdb"])
+@pytest.fixture(params=["duckdb", pytest.param("spark", marks=pytest.mark.xdist_group("spark"))])
 def engine(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Engine]:
     """An engine without any data: it can `bind_rows`, `bind_model` and `run`."""
-    with Engine(settings) as engine:
+    with open_engine(on_spark(settings) if request.param == "spark" else settings) as engine:
         yield engine
 
 
@@ -98,7 +100,7 @@ def answers(engine: Engine, name: str, given: dict[str, pa.Table], parameters: d
         engine.bind_rows(relation_name, table)
     bind_nested(engine, name, set(given), parameters)
     used = {key: parameters[key] for key in re.findall(r"\$(\w+)", model(name).sql)}
-    return engine.run(name, **used).arrow().read_all()
+    return engine.run(name, **used).read_all()
 
 
 def bind_nested(engine: Engine, name: str, bound: set[str], parameters: dict[str, date | int]) -> None:

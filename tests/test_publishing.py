@@ -19,7 +19,7 @@ from warehouse.boards import Board, page_key, read_board, read_progress, scores,
 from warehouse.calendar import Calendar, Days, WindowKind
 from warehouse.database import PUBLICATIONS, open_database
 from warehouse.embedded_redis import connect
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine, Engine
 from warehouse.errors import StoreUnavailable
 from warehouse.folds import fold
 from warehouse.outlets import Outlets
@@ -36,14 +36,14 @@ WEEKLY, ALLTIME = "lb:2026-05:weekly", "lb:all:alltime"
 
 def published(settings: Settings, outlets: Outlets, *, whole: bool = False) -> dict[str, Publication]:
     """Fold both days and publish."""
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for table in ("player_days", "leaderboards"):
             fold(engine, table, DAYS)
         return {one.redis_key: one for one in publish_boards(engine, outlets, whole=whole)}
 
 
 def in_lake(settings: Settings, kind: WindowKind = WindowKind.ALLTIME) -> list[tuple[str, int]]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         board = read_leaderboard(engine, engine.calendar.window_at(kind, date(2026, 5, 2)))
     return list(board.select("player_id", "xp").iter_rows())
 
@@ -137,7 +137,7 @@ def test_a_refresh_takes_out_who_is_no_longer_on_the_board(redis_settings: Setti
     land_events(redis_settings, crowd())
     outlets = Outlets(redis_settings, at(SECOND))
     published(redis_settings, outlets)
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         window = engine.calendar.window_at(WindowKind.ALLTIME, date(2026, 5, 2))
         rows = read_leaderboard(engine, window).filter(pl.col("player_id") != "p299")
         engine.lake.write(LEADERBOARDS, rows.with_columns(rank=pl.int_range(1, pl.len() + 1)).to_arrow(), window.partition)
@@ -165,7 +165,7 @@ def test_a_redis_that_came_back_empty_is_filled_by_the_next_refresh(redis_settin
     land_events(redis_settings, crowd())
     outlets = Outlets(redis_settings, at(SECOND))
     first = published(redis_settings, outlets)
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         fold(engine, "progression", DAYS)
         assert publish(engine, outlets, "player_progress", DAYS).rows == 300
         assert publish(engine, outlets, "player_progress", DAYS).rows == 0
@@ -183,7 +183,7 @@ def publish_boards_keys(engine: Engine, outlets: Outlets) -> list[str]:
 def test_progress_of_who_moved_is_sent_and_of_nobody_else(redis_settings: Settings) -> None:
     land_events(redis_settings, crowd())
     outlets = Outlets(redis_settings, at(SECOND))
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         for moved in (300, 1):
             for table in ("player_days", "progression"):
                 fold(engine, table, DAYS)
@@ -331,7 +331,7 @@ def test_readers_at_full_speed_never_see_a_torn_board(redis_settings: Settings) 
 def test_boards_of_the_next_windows_are_there_before_they_begin(redis_settings: Settings) -> None:
     land_events(redis_settings, crowd("2026-05-31", 3))
     outlets = Outlets(redis_settings, at("2026-05-31", "23:59:59"))
-    with Engine(redis_settings) as engine:
+    with DuckDBEngine(redis_settings) as engine:
         for table in ("player_days", "leaderboards"):
             fold(engine, table, Days.parse("2026-05-31", "2026-05-31"))
         publish_boards(engine, outlets)

@@ -13,7 +13,7 @@ from conftest import Fairboard, at, land_events, progression
 from warehouse.calendar import Calendar, Days, WindowKind
 from warehouse.damage import Damage, verify
 from warehouse.database import LEADERBOARD_SNAPSHOTS, RECEIPTS, open_database
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
 from warehouse.lake import Lake
 from warehouse.publications import Outlets, publish
@@ -116,7 +116,7 @@ def test_a_running_window_has_no_revision_and_gets_its_first_when_it_has_closed(
     days = Days.parse(FIRST, SECOND)
     recorded = []
     for now in (at(SECOND), at("2026-05-11", "00:00:00")):
-        with Engine(deployment) as engine:
+        with DuckDBEngine(deployment) as engine:
             for name in FOLDS:
                 fold(engine, name, days)
             publish(engine, Outlets(deployment, now), "leaderboard_snapshots", days)

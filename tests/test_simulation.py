@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from pipelines.simulation import KINDS, Scenario, Simulation, demo_scenario, land, wire
 from warehouse import folds
 from warehouse.calendar import ONE_DAY, Calendar, Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.events import AHEAD_S, decode_event
 from warehouse.imports import import_file
@@ -44,12 +44,12 @@ def truth(simulation: Simulation) -> pl.DataFrame:
     return pl.DataFrame(simulation.truth)
 
 
-def table(engine: Engine, of: Table) -> pl.DataFrame:
+def table(engine: DuckDBEngine, of: Table) -> pl.DataFrame:
     return pl.read_parquet([str(path) for path in engine.lake.files(of)], hive_partitioning=True)
 
 
-def engine_in(folder: Path, timezone: str = "UTC") -> Engine:
-    return Engine(Settings(data_dir=folder, timezone=timezone, _env_file=None))  # type: ignore[call-arg]
+def engine_in(folder: Path, timezone: str = "UTC") -> DuckDBEngine:
+    return DuckDBEngine(Settings(data_dir=folder, timezone=timezone, _env_file=None))  # type: ignore[call-arg]
 
 
 class TestDeterminism:

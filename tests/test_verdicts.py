@@ -21,7 +21,7 @@ from warehouse.calendar import Days, WindowKind
 from warehouse.database import open_database, reading
 from warehouse.embedded_redis import connect
 from warehouse.enforcement import enforce
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold
 from warehouse.readings import leaderboard
 from warehouse.settings import Settings
@@ -51,7 +51,7 @@ def game(redis_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def materialize(settings: Settings, days: Days = MAY) -> None:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         for name in ("player_days", "leaderboards"):
             fold(engine, name, days)
 
@@ -76,7 +76,7 @@ def reverse(settings: Settings, number: int) -> None:
 
 
 def board(settings: Settings, kind: str, day: str | None = None) -> list[tuple[int, str]]:
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         found = leaderboard(engine, WindowKind(kind), at=date.fromisoformat(day) if day else None).board
     return list(found.select("rank", "player_id").iter_rows())
 
@@ -127,7 +127,7 @@ def test_a_window_without_play_on_the_excluded_days_is_touched_all_the_same(game
 def test_a_movement_is_counted_on_boards_of_the_same_exclusion(game: Settings) -> None:
     exclude(game, "ann", FIRST, SECOND)
     enforce(game, SECOND_OF_MAY)
-    with Engine(game) as engine:
+    with DuckDBEngine(game) as engine:
         daily = leaderboard(engine, WindowKind.DAILY, at=date(2026, 5, 2)).board
         assert list(daily.select("player_id", "previous_rank").iter_rows()) == [("ann", None), ("bob", 1)]
         then = leaderboard(engine, WindowKind.SEASONAL, at=date(2026, 5, 2)).board

@@ -20,7 +20,7 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-from warehouse.engine import Engine, scan
+from warehouse.engine import DuckDBEngine, scan
 from warehouse.errors import FairboardError
 from warehouse.settings import Settings
 from warehouse.tables import TABLES
@@ -50,7 +50,7 @@ def ask(settings: Settings, sql: str, *, max_rows: int = MAX_ROWS, timeout_s: fl
         FairboardError: it is no single SELECT, DuckDB refused it, or it took too long; the message says which tables there are.
     """
     started = perf_counter()
-    with Engine(settings) as engine:
+    with DuckDBEngine(settings) as engine:
         try:
             read = _relations(engine.connection, sql)
             _bind(engine, read)
@@ -105,7 +105,7 @@ def _names(node: dict[str, Any]) -> Iterator[str]:
         yield name.strip('"')
 
 
-def _bind(engine: Engine, read: frozenset[str]) -> None:
+def _bind(engine: DuckDBEngine, read: frozenset[str]) -> None:
     """Make the tables views. One that the statement does not read is there by its columns alone: thousands of footers fewer."""
     for table in TABLES.values():
         if table.name in read:
@@ -117,7 +117,7 @@ def _bind(engine: Engine, read: frozenset[str]) -> None:
     engine.bind_rules()
 
 
-def _lock(engine: Engine, read: frozenset[str]) -> None:
+def _lock(engine: DuckDBEngine, read: frozenset[str]) -> None:
     """Close the connection around the files of the tables read; nothing undoes it, and no file can be made."""
     files = [str(path) for table in TABLES.values() if table.name in read for path in engine.lake.files(table)]
     engine.connection.execute("SET allowed_paths = $1", [files])

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from warehouse import verdicts
 from warehouse.calendar import Days
 from warehouse.database import CASE_EVIDENCE, CASE_NOTES, CASES, VERDICTS, in_utc
-from warehouse.engine import Engine
+from warehouse.engine import Engine, frame
 from warehouse.errors import FairboardError
 from warehouse.fairness.rules import SUSPICION
 from warehouse.tables import FAIRNESS
@@ -135,13 +135,14 @@ def _suspicions(engine: Engine, days: Days) -> dict[str, list[dict[str, Any]]]:
     """By player, the suspicions of those days, each with `parts`: the rows of the rules behind it."""
     engine.bind(FAIRNESS, days)
     names = [name for name in Evidence.__struct_fields__ if name != "case_id"]
-    rows = engine.connection.sql(
-        "SELECT * FROM fairness WHERE (event_date, player_id) IN"
-        " (SELECT (event_date, player_id) FROM fairness WHERE rule = 'suspicion' AND verdict = 'flagged')"
-        " AND (rule = 'suspicion' OR verdict = 'flagged' OR share > 0.01) ORDER BY event_date, player_id, rule"
-    ).pl()
+    rows = engine.query(
+        "SELECT f.* FROM fairness AS f"
+        " SEMI JOIN (SELECT event_date, player_id FROM fairness WHERE rule = 'suspicion' AND verdict = 'flagged') AS s"
+        " ON f.event_date = s.event_date AND f.player_id = s.player_id"
+        " WHERE f.rule = 'suspicion' OR f.verdict = 'flagged' OR f.share > 0.01 ORDER BY f.event_date, f.player_id, f.rule"
+    )
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for (_, player), of_day in rows.group_by("event_date", "player_id", maintain_order=True):
+    for (_, player), of_day in frame(rows).group_by("event_date", "player_id", maintain_order=True):
         parts = of_day.select(names).to_dicts()
         suspicion = of_day.row(by_predicate=pl.col("rule") == SUSPICION, named=True)
         found[str(player)].append(suspicion | {"parts": parts})

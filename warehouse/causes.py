@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from warehouse.calendar import Window
-from warehouse.engine import Engine, scan
+from warehouse.engine import Engine, frame
 from warehouse.imports import IMPORT_KEY
 from warehouse.lake import PARTITION_FILE, FileRecord, Lake, fingerprint_of
 from warehouse.tables import EVENTS, PLAYER_DAYS
@@ -102,12 +102,13 @@ def _late_events(engine: Engine, window: Window, players: pl.Series, before: Fol
             arrived[date.fromisoformat(day)] = was.at_ms - round(2000 * engine.settings.seal_after_s)
         older += [path for path, _ in files[: counted or 0]]
         newer += [path for path, _ in files[counted or 0 : _counted(files, has.files)]]
-    engine.connection.execute(f"CREATE OR REPLACE TEMP VIEW newer_events AS {scan(EVENTS, newer)}")
-    engine.connection.execute(f"CREATE OR REPLACE TEMP VIEW older_events AS {scan(EVENTS, older)}")
-    engine.bind_rows("changed_players", pa.table({"player_id": pa.array(players.to_list(), pa.string())}))
+    duckdb = engine.duckdb
+    duckdb.bind_files(EVENTS, newer, "newer_events")
+    duckdb.bind_files(EVENTS, older, "older_events")
+    duckdb.bind_rows("changed_players", pa.table({"player_id": pa.array(players.to_list(), pa.string())}))
     dates, times = pa.array(arrived, pa.date32()), pa.array(arrived.values(), pa.int64())
-    engine.bind_rows("merged_days", pa.table({"event_date": dates, "after_ms": times}))
-    return engine.connection.execute(
+    duckdb.bind_rows("merged_days", pa.table({"event_date": dates, "after_ms": times}))
+    late = duckdb.query(
         """
         WITH late AS (
             SELECT n.event_date, n.event_id, n.player_id, min(n.received_ms) AS received_ms
@@ -122,8 +123,10 @@ def _late_events(engine: Engine, window: Window, players: pl.Series, before: Fol
         SELECT player_id, list(event_id ORDER BY received_ms DESC, event_id)[1:$most] AS late_events
         FROM late GROUP BY player_id
         """,
-        {"imported": IMPORT_KEY, "most": LATE_EVENTS},
-    ).pl()
+        imported=IMPORT_KEY,
+        most=LATE_EVENTS,
+    )
+    return frame(late)
 
 
 def _in_order(lake: Lake, folder: Path) -> list[tuple[Path, FileRecord]]:

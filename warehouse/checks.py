@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from warehouse.calendar import ONE_DAY, Days
 from warehouse.damage import examine
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.folds import CONFLICTS_FILE, boards_of, windows_of
 from warehouse.lake import Keys
 from warehouse.spans import History, bind_boards
@@ -34,7 +34,7 @@ class Check:
 
     name: str
     about: str
-    faults: Callable[[Engine, Table, Days], Iterator[str]]
+    faults: Callable[[DuckDBEngine, Table, Days], Iterator[str]]
 
 
 def checks_of(table: Table) -> list[Check]:
@@ -48,7 +48,7 @@ def checks_of(table: Table) -> list[Check]:
     return found + _SUMS.get(table.name, [])
 
 
-def faults(check: Check, engine: Engine, table: Table, days: Days) -> list[str]:
+def faults(check: Check, engine: DuckDBEngine, table: Table, days: Days) -> list[str]:
     """The first things wrong with the table's partitions of those days, seen twice; none where the check holds."""
     first = list(islice(check.faults(engine, table, days), SHOWN))
     if not first:
@@ -58,7 +58,7 @@ def faults(check: Check, engine: Engine, table: Table, days: Days) -> list[str]:
     return [fault for fault in first if fault in again]
 
 
-def _partitions(engine: Engine, table: Table, days: Days) -> list[Keys]:
+def _partitions(engine: DuckDBEngine, table: Table, days: Days) -> list[Keys]:
     """What a run over those days may have written; of days, those too whose folder is gone and whose records are not."""
     if table is LEADERBOARDS:
         return boards_of(engine, days)
@@ -68,7 +68,7 @@ def _partitions(engine: Engine, table: Table, days: Days) -> list[Keys]:
     return present + [keys for keys in engine.lake.partitions(table, days, recorded=True) if keys not in present]
 
 
-def _months_of(engine: Engine, days: Days) -> list[Keys]:
+def _months_of(engine: DuckDBEngine, days: Days) -> list[Keys]:
     """The months of the range, and the one before them, which it may have closed."""
     first = days.first.replace(day=1)
     months = [keys["month_start"] for keys in engine.lake.partitions(PLAYER_MONTHS, Days(date.min, days.last))]
@@ -76,19 +76,19 @@ def _months_of(engine: Engine, days: Days) -> list[Keys]:
     return [{"month_start": month} for month in months[max(inside - 1, 0) :]]
 
 
-def _paths(engine: Engine, table: Table, days: Days) -> list[Path]:
+def _paths(engine: DuckDBEngine, table: Table, days: Days) -> list[Path]:
     folders = (engine.lake.folder(table, keys) for keys in _partitions(engine, table, days))
     return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
 
 
-def _files(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _files(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     for keys in _partitions(engine, table, days):
         condition = examine(engine.lake, table, keys)
         yield from (f"{damage.path} {damage.what}." for damage in condition.damages)
         yield from (f"{path} was not written by Fairboard: nothing is recorded of it." for path in condition.unrecorded)
 
 
-def _schema(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _schema(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     for path in _paths(engine, table, days):
         found = {field.name: field.type for field in pq.read_schema(path)}
         for field in table.file_schema:
@@ -101,7 +101,7 @@ def _schema(engine: Engine, table: Table, days: Days) -> Iterator[str]:
             yield f"{path} has a column {name} that the contract does not know."
 
 
-def _keys(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _keys(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind_files(table, _paths(engine, table, days))
     key = ", ".join(table.key)
     missing = " OR ".join(f"{column} IS NULL" for column in table.key)
@@ -111,7 +111,7 @@ def _keys(engine: Engine, table: Table, days: Days) -> Iterator[str]:
         yield f"{count} row(s) with {named}."
 
 
-def _events_accounted(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _events_accounted(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     """Rows = events + duplicates + conflicts, each counted by itself; the rows are what the manifest has, the events the ids.
 
     Copies that compaction dropped are in no file: nothing here can tell one from an event that it lost.
@@ -174,7 +174,7 @@ SELECT event_date, numerator AS players FROM daily_metrics WHERE metric IN ('new
 """
 
 
-def _player_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _player_days_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(EVENTS, days)
     engine.bind(table, days)
     differing = _differing(engine, _PLAYERS_OF_EVENTS, "FROM player_days", ("event_date",), ("events", "xp"))
@@ -182,14 +182,14 @@ def _player_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]
     yield from (text for keys, text in differing if engine.lake.fingerprint(EVENTS, keys) == engine.lake.inputs(table, keys))
 
 
-def _activity_days_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _activity_days_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(PLAYER_DAYS, days)
     engine.bind(table, days)
     differing = _differing(engine, "FROM player_days", "FROM activity_days", ("event_date",), ("events",))
     yield from (text for keys, text in differing if engine.lake.inputs(PLAYER_DAYS, keys) == engine.lake.inputs(table, keys))
 
 
-def _daily_metrics_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _daily_metrics_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(PLAYER_DAYS, days)
     engine.bind(table, days)
     players = "SELECT event_date, 1 AS players FROM player_days"
@@ -198,7 +198,7 @@ def _daily_metrics_sums(engine: Engine, table: Table, days: Days) -> Iterator[st
             yield text
 
 
-def _leaderboards_sums(engine: Engine, table: Table, days: Days) -> Iterator[str]:
+def _leaderboards_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     history = History(engine)
     # Not those of the day after, which `windows_of` adds: their boards are not among the partitions of the range.
     windows = {window for window in windows_of(engine, days) if window.start <= days.last}
@@ -211,19 +211,19 @@ def _leaderboards_sums(engine: Engine, table: Table, days: Days) -> Iterator[str
             yield text
 
 
-def _is_newer(engine: Engine, made: tuple[Table, Keys], sources: list[Keys]) -> bool:
+def _is_newer(engine: DuckDBEngine, made: tuple[Table, Keys], sources: list[Keys]) -> bool:
     """Whether a partition was written after those of `player_days`: if not, another run is about to write it again."""
     latest = _written_ns(engine, *made)
     return all(_written_ns(engine, PLAYER_DAYS, keys) <= latest for keys in sources)
 
 
-def _written_ns(engine: Engine, table: Table, keys: Keys) -> int:
+def _written_ns(engine: DuckDBEngine, table: Table, keys: Keys) -> int:
     files = engine.lake.folder(table, keys).glob("*.parquet")
     return max((path.stat().st_mtime_ns for path in files), default=0)
 
 
 def _differing(
-    engine: Engine, source: str, result: str, by: tuple[str, ...], columns: tuple[str, ...]
+    engine: DuckDBEngine, source: str, result: str, by: tuple[str, ...], columns: tuple[str, ...]
 ) -> Iterator[tuple[Keys, str]]:
     """Where the sums of two relations differ: the partition, and a sentence."""
     keys = ", ".join(by)
@@ -255,5 +255,5 @@ _SUMS = {
 }
 
 
-def _rows(engine: Engine, sql: str) -> list[tuple[Any, ...]]:
+def _rows(engine: DuckDBEngine, sql: str) -> list[tuple[Any, ...]]:
     return engine.connection.execute(sql).fetchall()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from warehouse import encodings
 from warehouse.calendar import Days
 from warehouse.damage import examine, refuse_foreign, set_aside
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine, model
 from warehouse.lake import FileRecord, Keys, conform, sha256
 from warehouse.tables import EVENTS, PLAYER_DAYS
 
@@ -42,7 +42,7 @@ class Landed(NamedTuple):
     conflicts: int
 
 
-def settle(engine: Engine, keys: Keys, *, closed: bool) -> Settled:
+def settle(engine: DuckDBEngine, keys: Keys, *, closed: bool) -> Settled:
     """Bring a day of `events` in order: damaged files aside, what is superseded away, small files merged.
 
     A closed day becomes one file. What comes late stands beside it until `player_days` counted it or there are `MANY` files:
@@ -70,7 +70,7 @@ def settle(engine: Engine, keys: Keys, *, closed: bool) -> Settled:
 
 
 def merge(
-    engine: Engine, keys: Keys, files: Mapping[str, FileRecord], *, closed: bool = False, without: str | None = None
+    engine: DuckDBEngine, keys: Keys, files: Mapping[str, FileRecord], *, closed: bool = False, without: str | None = None
 ) -> None:
     """Make one file of these, and take them away; where no rows are left, there will be none. `without` leaves a player out.
 
@@ -86,7 +86,7 @@ def merge(
     temporary = lake.beside(folder / "merged.parquet", OWNER)
     merged: Path | None = None
     try:
-        rows = _write(temporary, engine.run("versions").arrow(encodings.ROW_GROUP))
+        rows = _write(temporary, engine.connection.execute(model("versions").sql).to_arrow_reader(encodings.ROW_GROUP))
         if rows:
             ids = _ask(engine, "SELECT count(DISTINCT event_id) FROM read_parquet($1)", str(temporary))
             digest = sha256(temporary)
@@ -100,7 +100,7 @@ def merge(
     lake.remove(*(path for path in paths if path != merged))
 
 
-def count_landed(engine: Engine, days: Days) -> Landed:
+def count_landed(engine: DuckDBEngine, days: Days) -> Landed:
     """Count the days' events. Of a day that is one compacted file its record tells; the others are read."""
     told, read = [], []
     for keys in engine.lake.partitions(EVENTS, days):
@@ -115,7 +115,7 @@ def count_landed(engine: Engine, days: Days) -> Landed:
             read += files
     if read:
         engine.bind_landed(read)
-        told += [Landed(0, row["events"], row["conflicts"]) for row in engine.run("landings").arrow().read_all().to_pylist()]
+        told += [Landed(0, row["events"], row["conflicts"]) for row in engine.run("landings").read_all().to_pylist()]
     return Landed(*(sum(counts) for counts in zip(*told, strict=True))) if told else Landed(0, 0, 0)
 
 
@@ -172,7 +172,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending)
 
 
-def _ask(engine: Engine, sql: str, *parameters: str) -> int:
+def _ask(engine: DuckDBEngine, sql: str, *parameters: str) -> int:
     row = engine.connection.execute(sql, parameters).fetchone()
     assert row is not None
     return int(row[0])

@@ -10,7 +10,7 @@ from datetime import date
 from warehouse import verdicts
 from warehouse.calendar import ONE_DAY, Days
 from warehouse.database import open_database
-from warehouse.engine import Engine
+from warehouse.engine import open_engine
 from warehouse.errors import StoreUnavailable
 from warehouse.folds import fold
 from warehouse.outlets import Outlets
@@ -43,7 +43,7 @@ def enforce(settings: Settings, now: float | None = None) -> Enforced:
     if not due:
         return Enforced()
     done = Enforced([verdict.id for verdict in due])
-    with Engine(settings) as engine:
+    with open_engine(settings) as engine:
         active = days_of(engine, PLAYER_DAYS)
         ranges = sorted({days for verdict in due if (days := _days(verdict, active))})
         done.boards = sum(fold(engine, LEADERBOARDS.name, days).changed for days in ranges)

@@ -1,9 +1,11 @@
-"""DuckDB, in memory, one per run: binds the lake's tables as views and runs the SQL models.
+"""The engines that run the SQL models over the lake's tables: what every engine can do, and DuckDB's way of doing it.
 
-What belongs here: connections, views, models. What does not: which days to compute (`folds.py`), where files lie (`lake.py`).
+What belongs here: connections, views, models. What does not: which days to compute (`folds.py`), where files lie (`lake.py`),
+and Spark (`spark.py`).
 """
 
-from collections.abc import Container
+from abc import ABC, abstractmethod
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -12,18 +14,21 @@ from types import TracebackType
 from typing import Any, Self
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
+from warehouse import small_tables
 from warehouse.calendar import Calendar
-from warehouse.errors import SettingsError
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
 from warehouse.verdicts import exclusions
 
 MODELS = Path(__file__).parent / "models"
+
+Parameter = date | int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,49 +49,41 @@ def model(name: str) -> Model:
     return Model(name, sql, frozenset(table.name for table in tree.find_all(exp.Table)) - local)
 
 
-class Engine:
-    """One run's DuckDB over one deployment's lake. Use it as a context manager."""
+def with_values(sql: str, parameters: Mapping[str, Parameter]) -> exp.Expr:
+    """The tree of a statement in DuckDB's dialect, each `$parameter` replaced by its value."""
+    values = {name: exp.convert(value) for name, value in parameters.items()}
+    tree = sqlglot.parse_one(sql, read="duckdb")
+    return tree.transform(lambda node: values[node.name].copy() if isinstance(node, exp.Placeholder) else node)
+
+
+class Engine(ABC):
+    """One run's SQL engine over one deployment's lake; `open_engine` gives the configured one. Use it as a context manager.
+
+    SQL is DuckDB's dialect in the subset that Spark shares (docs/engines.md).
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lake = Lake(settings.lake_dir, settings.timezone)
         self.calendar = Calendar.of(settings)
-        config: dict[str, Any] = {
-            "temp_directory": str(self.lake.scratch),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        if settings.memory_limit:
-            config["memory_limit"] = settings.memory_limit
-        self.connection = duckdb.connect(":memory:", config=config)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.connection.close()
+        self.close()
 
     def bind(self, table: Table, days: Container[date] | None = None) -> None:
         """Make a table a view of its name; with `days`, of those partitions alone (see `Lake.partitions`).
 
         `events` is the model over the raw files, which the view `landed` shows.
         """
+        files = self.lake.files(table, days)
         if table is EVENTS:
-            self.bind_landed(self.lake.files(EVENTS, days))
-            self._view("events", "SELECT * FROM landed" if self._each_id_once(days) else model("events").sql)
+            self.bind_files(table, files, "landed")
+            self._bind_sql("events", "SELECT * FROM landed" if self._each_id_once(days) else model("events").sql)
         else:
-            self.bind_files(table, self.lake.files(table, days))
-
-    def bind_files(self, table: Table, files: list[Path]) -> None:
-        """Make those files of a table a view of its name."""
-        self._view(table.name, scan(table, files))
-
-    def bind_landed(self, files: list[Path], without: str | None = None) -> None:
-        """Make raw files of `events` the view `landed`; `without` leaves a player's rows out."""
-        sql = scan(EVENTS, files)
-        if without is not None:
-            sql = f"SELECT * FROM ({sql}) WHERE player_id <> {exp.Literal.string(without).sql(dialect='duckdb')}"  # noqa: S608 - a literal
-        self._view("landed", sql)
+            self.bind_files(table, files)
 
     def _each_id_once(self, days: Container[date] | None) -> bool:
         """Whether every day is one compacted file without conflicts: then nothing has to look for copies."""
@@ -102,37 +99,13 @@ class Engine:
         for table in TABLES.values():
             self.bind(table)
 
-    def bind_rows(self, name: str, rows: pa.Table) -> None:
-        """Make a small Arrow table a relation."""
-        self.connection.register(name, rows)
-
     def bind_levels(self) -> None:
-        """Make the level curve the relation `levels`: level, xp_required, xp_last, xp_next (BIGINT; NULL at the last level).
-
-        Raises:
-            SettingsError: the file is no level curve.
-        """
-        path = self.settings.levels_file
-        self._bind_csv("level_curve", path, {"level": "BIGINT", "xp_required": "BIGINT"})
-        wrong = self.connection.execute(
-            "SELECT count(*) = 0 OR min(level) <> 1 OR max(level) <> count(*) OR min(xp_required) <> 0"
-            " OR bool_or(xp_required <= before)"
-            " FROM (SELECT *, lag(xp_required) OVER (ORDER BY level) AS before FROM level_curve)"
-        ).fetchone()
-        if wrong is None or wrong[0]:
-            raise SettingsError(
-                f"FAIRBOARD_LEVELS_FILE: {path} is no level curve; nothing was computed. "
-                "Levels are 1, 2, 3 … without gaps, xp_required starts at 0 and rises."
-            )
-        self._view(
-            "levels",
-            "SELECT level, xp_required, lead(xp_required) OVER (ORDER BY level) AS xp_next,"
-            " coalesce(lead(xp_required) OVER (ORDER BY level) - 1, 9223372036854775807) AS xp_last FROM level_curve",
-        )
+        """Make the level curve the relation `levels` (see `small_tables`)."""
+        self.bind_rows("levels", small_tables.levels(self.settings.levels_file))
 
     def bind_rewards(self) -> None:
-        """Make the level rewards the relation `rewards`: level, reward."""
-        self._bind_csv("rewards", self.settings.rewards_file, {"level": "BIGINT", "reward": "VARCHAR"})
+        """Make the level rewards the relation `rewards` (see `small_tables`)."""
+        self.bind_rows("rewards", small_tables.rewards(self.settings.rewards_file))
 
     def bind_exclusions(self) -> None:
         """Make whom the verdicts exclude the relation `exclusions`: player_id, excluded_from, excluded_until (exclusive).
@@ -143,49 +116,117 @@ class Engine:
         self.bind_rows("exclusions", exclusions(self.settings))
 
     def bind_rules(self) -> None:
-        """Make the fairness rules the relation `fairness_rules`, each in its newest version."""
-        self._bind_csv(
-            "rule_versions",
-            self.settings.rules_file,
-            {"rule": "VARCHAR", "version": "BIGINT", "measure": "VARCHAR", "review": "DOUBLE", "act": "DOUBLE",
-             "min_n": "BIGINT", "changed_on": "DATE", "changed_by": "VARCHAR", "reason": "VARCHAR"},
-        )  # fmt: skip
-        self._view(
-            "fairness_rules",
-            "SELECT * FROM rule_versions QUALIFY row_number() OVER (PARTITION BY rule ORDER BY version DESC) = 1",
-        )
+        """Make the fairness rules the relation `fairness_rules` (see `small_tables`)."""
+        self.bind_rows("fairness_rules", small_tables.fairness_rules(self.settings.rules_file))
 
-    def bind_model(self, name: str, **parameters: date | int) -> None:
+    def bind_model(self, name: str, **parameters: Parameter) -> None:
         """Make a model a view of its name, its parameters fixed: what another model reads."""
-        values = {key: exp.cast(exp.Literal.string(str(v)), "date") if isinstance(v, date) else exp.Literal.number(v)
-                  for key, v in parameters.items()}  # fmt: skip
-        tree = sqlglot.parse_one(model(name).sql, read="duckdb")
-        fixed = tree.transform(lambda node: values[node.name] if isinstance(node, exp.Placeholder) else node)
-        self._view(name, fixed.sql(dialect="duckdb"))
+        self._bind_sql(name, with_values(model(name).sql, parameters).sql(dialect="duckdb"))
 
+    def run(self, name: str, **parameters: Parameter) -> pa.RecordBatchReader:
+        """Run a model: its rows in its order, in batches. Read them before the next statement."""
+        return self.query(model(name).sql, **parameters)
+
+    @property
+    @abstractmethod
+    def duckdb(self) -> "DuckDBEngine":
+        """A DuckDB over the same lake, for what looks into a few files: compaction, checks, erasure, causes."""
+
+    @abstractmethod
+    def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
+        """Run a SELECT over what is bound; `$name` in it stands for a parameter. Read it before the next statement."""
+
+    @abstractmethod
+    def bind_rows(self, name: str, rows: pa.Table) -> None:
+        """Make a small Arrow table a relation."""
+
+    @abstractmethod
+    def bind_files(self, table: Table, files: list[Path], name: str = "") -> None:
+        """Make those files of a table a view of its name, or of another. What a file is too old to have is NULL."""
+
+    @abstractmethod
     def hold(self, name: str) -> None:
         """Compute a view once, for models that read it more than once."""
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_held AS SELECT * FROM {name}")  # noqa: S608 (a model's name)
-        self._view(name, f"SELECT * FROM {name}_held")  # noqa: S608 (a model's name)
 
-    def run(self, name: str, **parameters: date | int) -> duckdb.DuckDBPyConnection:
-        """Run a model; take the result as Arrow batches or a frame before the next statement.
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is bound."""
+
+    @abstractmethod
+    def _bind_sql(self, name: str, sql: str) -> None:
+        """Make a SELECT a view. The relations it reads are looked up when the view is read."""
+
+
+def open_engine(settings: Settings) -> Engine:
+    """The engine that FAIRBOARD_ENGINE names.
+
+    Raises:
+        SettingsError: it is Spark, and Spark cannot be started or reached.
+    """
+    if settings.engine == "duckdb":
+        return DuckDBEngine(settings)
+    from warehouse.spark import SparkEngine  # noqa: PLC0415 - an optional extra, and a second to import
+
+    return SparkEngine(settings)
+
+
+class DuckDBEngine(Engine):
+    """DuckDB, in memory, one per run. What only reads the lake always uses it, some of it through `connection`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        config: dict[str, Any] = {
+            "temp_directory": str(self.lake.scratch),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        if settings.memory_limit:
+            config["memory_limit"] = settings.memory_limit
+        self.connection = duckdb.connect(":memory:", config=config)
+
+    @property
+    def duckdb(self) -> "DuckDBEngine":
+        """See `Engine`."""
+        return self
+
+    def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
+        """See `Engine`. The next statement on this engine ends the reader, without a word.
 
         A relation (`connection.sql`) with parameters would keep the whole result, and copy it once more to hand it out.
         """
-        return self.connection.execute(model(name).sql, parameters)
+        return self.connection.execute(sql, parameters).to_arrow_reader()
 
-    def _bind_csv(self, name: str, path: Path, columns: dict[str, str]) -> None:
-        try:
-            self.connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM read_csv($path, header = true, columns = $columns)",  # noqa: S608
-                {"path": str(path), "columns": columns},
-            )
-        except duckdb.Error as error:
-            raise SettingsError(f"{path} cannot be read as {', '.join(columns)}: {error}. Nothing was computed.") from error
+    def bind_rows(self, name: str, rows: pa.Table) -> None:
+        """See `Engine`."""
+        self.connection.register(name, rows)
 
-    def _view(self, name: str, sql: str) -> None:
+    def bind_files(self, table: Table, files: list[Path], name: str = "") -> None:
+        """See `Engine`."""
+        self._bind_sql(name or table.name, scan(table, files))
+
+    def bind_landed(self, files: list[Path], without: str | None = None) -> None:
+        """Make raw files of `events` the view `landed`; `without` leaves a player's rows out."""
+        sql = scan(EVENTS, files)
+        if without is not None:
+            sql = f"SELECT * FROM ({sql}) WHERE player_id <> {exp.Literal.string(without).sql(dialect='duckdb')}"  # noqa: S608 - a literal
+        self._bind_sql("landed", sql)
+
+    def hold(self, name: str) -> None:
+        """See `Engine`."""
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_held AS SELECT * FROM {name}")  # noqa: S608 (a model's name)
+        self._bind_sql(name, f"SELECT * FROM {name}_held")  # noqa: S608 (a model's name)
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self.connection.close()
+
+    def _bind_sql(self, name: str, sql: str) -> None:
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
+
+
+def frame(rows: pa.RecordBatchReader) -> pl.DataFrame:
+    """What a model or query gives, read to its end."""
+    return pl.DataFrame(pl.from_arrow(rows.read_all()))
 
 
 def scan(table: Table, files: list[Path]) -> str:

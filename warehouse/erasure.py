@@ -83,7 +83,7 @@ def _rows_of(engine: Engine, table: Table, player: str) -> dict[date | None, int
     """A player's rows per day; of a table that is not partitioned by day, under None."""
     day = "event_date" if "event_date" in table.partition else "CAST(NULL AS DATE)"
     sql = f"SELECT {day}, count(*) FROM ({scan(table, engine.lake.files(table))}) WHERE player_id = $1 GROUP BY 1"  # noqa: S608 - our names
-    return dict(engine.connection.execute(sql, [player]).fetchall())
+    return dict(engine.duckdb.connection.execute(sql, [player]).fetchall())
 
 
 # In the files
@@ -96,10 +96,10 @@ def _remove_from_files(engine: Engine, player: str, days: Days) -> None:
         held = _rows_of(engine, EVENTS, player)
         for keys in lake.partitions(EVENTS, days):
             if keys["event_date"] in held:
-                settle(engine, keys, closed=False)
-                merge(engine, keys, examine(lake, EVENTS, keys).sound, without=player)
+                settle(engine.duckdb, keys, closed=False)
+                merge(engine.duckdb, keys, examine(lake, EVENTS, keys).sound, without=player)
     for keys, path in _letter_files(lake):
-        letters = pl.read_parquet(path, hive_partitioning=False)
+        letters = pl.read_parquet(path, hive_partitioning=False, glob=False)
         kept = letters.filter(~_naming(player))
         if kept.height < letters.height:
             # Under a name of its own: a file and its record cannot be replaced in one step.
@@ -120,7 +120,9 @@ def _letters_of(lake: Lake, player: str) -> dict[date | None, int]:
     """Dead letters that name a player, per day."""
     found: dict[date | None, int] = {}
     for path in lake.files(REJECTS):
-        count = pl.scan_parquet(path, hive_partitioning=False).filter(_naming(player)).select(pl.len()).collect().item()
+        count = (
+            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_naming(player)).select(pl.len()).collect().item()
+        )
         if count:
             day = date.fromisoformat(path.parent.name.partition("=")[2])
             found[day] = found.get(day, 0) + count

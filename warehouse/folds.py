@@ -63,12 +63,12 @@ def events(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     lake, today = engine.lake, engine.calendar.day_of(int(time.time()))
-    done = [settle(engine, keys, closed=_day(keys) < today) for keys in lake.partitions(EVENTS, days)]
-    found = count_landed(engine, days)
+    done = [settle(engine.duckdb, keys, closed=_day(keys) < today) for keys in lake.partitions(EVENTS, days)]
+    found = count_landed(engine.duckdb, days)
     rejects = lake.partitions(REJECTS, days)
     if found.conflicts or any((lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
         engine.bind(EVENTS, days)
-        _replace(engine, REJECTS, engine.run("conflicts").arrow(), rejects, name=CONFLICTS_FILE)
+        _replace(engine, REJECTS, engine.run("conflicts"), rejects, name=CONFLICTS_FILE)
     refused = sum(
         record.rows
         for keys in lake.partitions(REJECTS, days)
@@ -109,7 +109,7 @@ def player_months(engine: Engine, days: Days) -> Folded:
     closed = {day.replace(day=1) for day in inside} - {day.replace(day=1) for day in history.days[-1:]}
     kept = closed & {month.first for month in history.months}
     engine.bind(PLAYER_DAYS, {day for day in inside if day.replace(day=1) in closed - kept})
-    batches = engine.run("player_months").arrow()
+    batches = engine.run("player_months")
     existing = [keys for keys in engine.lake.partitions(PLAYER_MONTHS, reach) if keys["month_start"] not in kept]
     inputs = {month: history.digest(Days.month_of(month)) for month in closed}
     folded = _replace(engine, PLAYER_MONTHS, batches, existing, inputs=inputs)
@@ -139,7 +139,7 @@ def _fold_events(engine: Engine, table: Table, days: Days) -> Folded:
     started = perf_counter()
     inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
     engine.bind(EVENTS, days)
-    batches = engine.run(table.name, first_day=days.first, last_day=days.last).arrow()
+    batches = engine.run(table.name, first_day=days.first, last_day=days.last)
     existing = engine.lake.partitions(table, days)
     folded = _replace(engine, table, batches, existing, inputs=inputs)
     return _finished(folded, days, started)
@@ -159,7 +159,7 @@ def progression(engine: Engine, days: Days) -> Folded:
     moved = [day for day in inputs if day > days.last and engine.lake.inputs(PROGRESSION, {"event_date": day}) != inputs[day]]
     days = Days(days.first, max([days.last, *moved]))
     bind_spans(engine, history.spans(Days(date.min, days.first - ONE_DAY)), history.within(days))
-    batches = engine.run("progression", first_day=days.first, last_day=days.last).arrow()
+    batches = engine.run("progression", first_day=days.first, last_day=days.last)
     existing = engine.lake.partitions(PROGRESSION, days)
     folded = _replace(engine, PROGRESSION, batches, existing, inputs=inputs)
     return _finished(folded, days, started)
@@ -174,7 +174,7 @@ def leaderboards(engine: Engine, days: Days) -> Folded:
     days = _with_day_after(days)
     bind_boards(engine, History(engine), {window for day in days for window in engine.calendar.windows_of(day)})
     engine.bind_exclusions()
-    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards").arrow(), boards_of(engine, days))
+    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards"), boards_of(engine, days))
     return _finished(folded, days, started)
 
 
@@ -200,7 +200,7 @@ def daily_metrics(engine: Engine, days: Days) -> Folded:
     engine.bind(PROGRESSION, days)
     engine.bind(ACTIVITY_DAYS, days)
     engine.bind_levels()
-    batches = engine.run("daily_metrics", first_day=days.first, last_day=days.last, month_start=month_start).arrow()
+    batches = engine.run("daily_metrics", first_day=days.first, last_day=days.last, month_start=month_start)
     folded = _replace(engine, DAILY_METRICS, batches, engine.lake.partitions(DAILY_METRICS, days))
     return _finished(folded, days, started)
 

@@ -238,7 +238,9 @@ def fingerprint_of(origins: set[str]) -> str:
 
 
 def conform(table: Table, rows: pa.Table) -> pa.Table:
-    """`rows` in the file's column order and types.
+    """`rows` in the file's column order and types, each column in one piece.
+
+    The writer ends a page where a piece ends: the bytes would tell which batches the rows came in.
 
     Raises:
         LakeError: a column is missing, foreign, of another type, or NULL where the contract forbids it.
@@ -251,7 +253,7 @@ def conform(table: Table, rows: pa.Table) -> pa.Table:
             "nothing was written."
         )
     try:
-        return rows.select(table.file_schema.names).cast(table.file_schema)
+        return rows.select(table.file_schema.names).cast(table.file_schema).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise LakeError(f"{table.name}: {error}; nothing was written.") from error
 

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -52,13 +53,13 @@ def receipts(engine: Engine, outlets: Outlets, days: Days) -> int:
     """
     engine.bind(PROGRESSION, Days(days.first, max(days.last, outlets.today)))
     engine.bind_rewards()
-    earned = engine.connection.sql(
+    earned = engine.query(
         "SELECT p.player_id, r.level, r.reward, min(p.event_date) AS earned_on FROM progression AS p"
         " JOIN rewards AS r ON p.level_before < r.level AND r.level <= p.level_after GROUP BY ALL ORDER BY ALL"
     )
     with outlets.database.begin() as connection:
         insert = _insert(connection, RECEIPTS).on_conflict_do_nothing()
-        return _write(connection, insert, earned.columns, _rows(earned))
+        return _write(connection, insert, earned.schema.names, _rows(earned))
 
 
 def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:
@@ -69,11 +70,11 @@ def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:
     lost = not boards.has_progress(outlets.redis)
     first = min(days.first, outlets.today - boards.PROGRESS_EXPIRY) if lost else days.first
     engine.bind(PROGRESSION, Days(first, max(days.last, outlets.today)))
-    latest = engine.connection.sql(
+    latest = engine.query(
         "SELECT player_id, xp_total, level_after AS level, xp_to_next, event_date AS last_active FROM progression"
         " QUALIFY row_number() OVER (PARTITION BY player_id ORDER BY event_date DESC) = 1 ORDER BY player_id"
     )
-    columns = latest.columns
+    columns = latest.schema.names
     known = sa.select(*(PLAYER_PROGRESS.c[name] for name in columns))
     sent = 0
     with outlets.database.begin() as connection:
@@ -83,7 +84,8 @@ def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:
             set_={name: insert.excluded[name] for name in columns if name != "player_id"},
             where=PLAYER_PROGRESS.c.last_active <= insert.excluded.last_active,
         )
-        while rows := latest.fetchmany(CHUNK):
+        players = _rows(latest)
+        while rows := list(islice(players, CHUNK)):
             there = connection.execute(known.where(PLAYER_PROGRESS.c.player_id.in_([row[0] for row in rows])))
             changed = set(rows).difference(map(tuple, there))
             _write(connection, newer, columns, changed)
@@ -96,13 +98,13 @@ def suspicious_events(engine: Engine, outlets: Outlets, days: Days) -> int:
     """Every event of those days, and of the days whose baseline they are in, beyond a rule's threshold. Events written."""
     days = fairness_days(engine, days)
     bind_event_scores(engine, days)
-    flagged = engine.connection.sql(
+    flagged = engine.query(
         "SELECT event_date, event_id, rule, version AS rule_version, player_id, delta_xp, z, threshold FROM event_scores"
         " WHERE abs(z) > threshold ORDER BY ALL"
     )
     with outlets.database.begin() as connection:
         connection.execute(sa.delete(SUSPICIOUS_EVENTS).where(SUSPICIOUS_EVENTS.c.event_date.between(days.first, days.last)))
-        return _write(connection, sa.insert(SUSPICIOUS_EVENTS), flagged.columns, _rows(flagged))
+        return _write(connection, sa.insert(SUSPICIOUS_EVENTS), flagged.schema.names, _rows(flagged))
 
 
 def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
@@ -205,9 +207,10 @@ def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postg
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def _rows(relation: Any) -> Iterator[tuple[Any, ...]]:
-    while rows := relation.fetchmany(CHUNK):
-        yield from rows
+def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    for batch in reader:
+        for start in range(0, batch.num_rows, CHUNK):
+            yield from zip(*(column.to_pylist() for column in batch.slice(start, CHUNK).columns), strict=True)
 
 
 def _write(connection: sa.Connection, insert: sa.Insert, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> int:

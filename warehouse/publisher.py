@@ -94,7 +94,7 @@ def read_leaderboard(engine: Engine, window: Window) -> pl.DataFrame:
     path = engine.lake.folder(LEADERBOARDS, window.partition) / PARTITION_FILE
     if not path.exists():
         return pl.DataFrame(schema=pl.Schema(LEADERBOARDS.schema))
-    board = pl.read_parquet(path, hive_partitioning=False)
+    board = pl.read_parquet(path, hive_partitioning=False, glob=False)
     board = board.with_columns(pl.lit(value).alias(name) for name, value in window.partition.items())
     return board.select(LEADERBOARDS.schema.names)
 
@@ -104,7 +104,7 @@ def newest_event(engine: Engine, board: pl.DataFrame) -> int | None:
     if not board.height:
         return None
     path = engine.lake.folder(PLAYER_DAYS, {"event_date": board["as_of"][0]}) / PARTITION_FILE
-    newest: int = pl.scan_parquet(path, hive_partitioning=False).select(pl.max("last_ts")).collect().item()
+    newest: int = pl.scan_parquet(path, hive_partitioning=False, glob=False).select(pl.max("last_ts")).collect().item()
     return newest
 
 

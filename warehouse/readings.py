@@ -9,7 +9,7 @@ from datetime import date
 import polars as pl
 
 from warehouse.calendar import ONE_DAY, Days, Season, Window, WindowKind
-from warehouse.engine import Engine
+from warehouse.engine import Engine, frame
 from warehouse.errors import FairboardError
 from warehouse.publisher import read_leaderboard
 from warehouse.spans import History, bind_boards, days_of
@@ -52,9 +52,7 @@ def locate(engine: Engine, kind: WindowKind, season_id: str | None = None, at: d
 def progress(engine: Engine, player: str) -> pl.DataFrame:
     """A player's days in `progression`, the newest first; empty for a player nobody has seen."""
     engine.bind(PROGRESSION)
-    return engine.connection.sql(
-        "SELECT * FROM progression WHERE player_id = $player ORDER BY event_date DESC", params={"player": player}
-    ).pl()
+    return frame(engine.query("SELECT * FROM progression WHERE player_id = $player ORDER BY event_date DESC", player=player))
 
 
 def suspects(engine: Engine, day: date) -> pl.DataFrame:
@@ -64,21 +62,22 @@ def suspects(engine: Engine, day: date) -> pl.DataFrame:
     share (of that rule).
     """
     engine.bind(FAIRNESS, Days(day, day))
-    return engine.connection.sql(
+    ranked = engine.query(
         "SELECT s.player_id, s.p, s.q, s.act, r.rule, r.observed, r.baseline_center, r.baseline_spread, r.baseline_n, r.z,"
         " r.share, s.evidence FROM fairness AS s JOIN fairness AS r ON s.player_id = r.player_id AND r.rule <> 'suspicion'"
         " WHERE s.rule = 'suspicion' AND s.verdict = 'flagged'"
         " QUALIFY row_number() OVER (PARTITION BY s.player_id ORDER BY r.share DESC NULLS LAST, r.rule) = 1"
         " ORDER BY s.p, abs(r.z) DESC, s.player_id"
-    ).pl()
+    )
+    return frame(ranked)
 
 
 def verdicts(engine: Engine, day: date) -> dict[str, dict[str, int]]:
     """How many players got which verdict on that day, by rule."""
     engine.bind(FAIRNESS, Days(day, day))
-    rows = engine.connection.sql("SELECT rule, verdict, count(*) FROM fairness GROUP BY ALL ORDER BY ALL").fetchall()
+    rows = engine.query("SELECT rule, verdict, count(*) AS players FROM fairness GROUP BY ALL ORDER BY ALL")
     counts: dict[str, dict[str, int]] = {}
-    for rule, verdict, players in rows:
+    for rule, verdict, players in frame(rows).iter_rows():
         counts.setdefault(rule, {})[verdict] = players
     return counts
 
@@ -103,4 +102,4 @@ def _board_at(engine: Engine, window: Window, day: date) -> pl.DataFrame:
     # The lake keeps each window's newest board; how it stood earlier is the same fold over the days until then.
     bind_boards(engine, History(engine, until=day), [window])
     engine.bind_exclusions()
-    return engine.run("leaderboards").pl().select(LEADERBOARDS.schema.names)
+    return frame(engine.run("leaderboards")).select(LEADERBOARDS.schema.names)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from warehouse import cases
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import Engine, frame
 from warehouse.fairness.rules import BASELINE_DAYS, RULES
 from warehouse.readings import suspects, verdicts
 from warehouse.tables import FAIRNESS
@@ -40,10 +40,11 @@ class FairnessReport:
 def build(engine: Engine, connection: sa.Connection | None, day: date) -> FairnessReport:
     """The report of a day that has been scored; an empty one of a day that has not."""
     engine.bind(FAIRNESS, Days(day - timedelta(days=BASELINE_DAYS), day))
-    per_day = engine.connection.sql(
-        "SELECT event_date, count(*) FILTER (WHERE verdict = 'flagged') FROM fairness WHERE rule = 'suspicion'"
+    counted = engine.query(
+        "SELECT event_date, count(*) FILTER (WHERE verdict = 'flagged') AS players FROM fairness WHERE rule = 'suspicion'"
         " GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
+    )
+    per_day = list(frame(counted).iter_rows())
     before = max((scored for scored, _ in per_day if scored < day), default=None)
     today, counts = suspects(engine, day), verdicts(engine, day)
     earlier = set(suspects(engine, before)["player_id"]) if before else set()

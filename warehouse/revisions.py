@@ -81,7 +81,7 @@ def read(lake: Lake, window: Window, revision: int) -> pl.DataFrame:
             f"Revision {revision} of the {window} is recorded, but {path} is missing. Nothing was changed. "
             "Restore the file from a backup of the lake."
         )
-    return pl.read_parquet(path, hive_partitioning=False)
+    return pl.read_parquet(path, hive_partitioning=False, glob=False)
 
 
 def diff(lake: Lake, connection: sa.Connection | None, window: Window, revision: int) -> pl.DataFrame:
@@ -178,7 +178,7 @@ def erase(lake: Lake, connection: sa.Connection, player: str) -> None:
     Run again, it finishes what was killed. For one publisher at a time.
     """
     for keys in lake.partitions(LEADERBOARD_REVISIONS):
-        board = pl.read_parquet(lake.folder(LEADERBOARD_REVISIONS, keys) / PARTITION_FILE, hive_partitioning=False)
+        board = pl.read_parquet(lake.folder(LEADERBOARD_REVISIONS, keys) / PARTITION_FILE, hive_partitioning=False, glob=False)
         others = board.filter(pl.col("player_id") != player)
         if others.height < board.height:
             ranked = others.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
@@ -204,7 +204,7 @@ def _count_again(lake: Lake, connection: sa.Connection, window: Keys, players: d
         return
     before: pl.DataFrame | None = None
     for revision, folder in files.items():
-        board = pl.read_parquet(folder / PARTITION_FILE, hive_partitioning=False)
+        board = pl.read_parquet(folder / PARTITION_FILE, hive_partitioning=False, glob=False)
         counts = {"players": board.height, "moved": 0 if before is None else compare(before, board).height}
         connection.execute(sa.update(BOARD_REVISIONS).where(*this, BOARD_REVISIONS.c.revision == revision).values(**counts))
         before = board

@@ -3,6 +3,7 @@
 What belongs here: names, types, defaults and what follows from them. What does not: anything that opens a file or a socket.
 """
 
+import re
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,14 @@ def _known_timezone(name: str) -> str:
     if name not in available_timezones():
         raise ValueError(f"{name!r} is not an IANA time zone (for example UTC or Europe/Berlin)")
     return name
+
+
+def _spark_url(url: str) -> str:
+    if not re.fullmatch(r"local(\[[^\]]+\])?|(spark|sc)://.+", url):
+        raise ValueError(
+            f"{url!r} is no Spark that is known here: local[*], spark://host:7077 (a cluster) or sc://host:15002 (Connect)"
+        )
+    return url
 
 
 def _local_folder(url: str | None) -> str | None:
@@ -80,6 +89,10 @@ class Settings(BaseSettings):
     rewards_file: Path = Field(DATA / "rewards.csv", description="What a level pays: level, reward.")
     rules_file: Path = Field(DATA / "fairness_rules.csv", description="Fairness rules, their versions and thresholds.")
     alert_webhook: str | None = Field(None, description="URL that alerts are posted to as JSON; default: the log.")
+    engine: Literal["duckdb", "spark"] = Field("duckdb", description="What computes the tables: `duckdb` or `spark`.")
+    spark_url: Annotated[str, AfterValidator(_spark_url)] = Field(
+        "local[*]", description="Spark's master: `local[*]`, `spark://host:7077`, or `sc://host:15002` for Spark Connect."
+    )
     memory_limit: str | None = Field(None, description="DuckDB's memory limit (for example 4GB); it spills beyond that.")
 
     @cached_property

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.fairness.judgements import flagged
 from warehouse.folds import parts
 from warehouse.settings import Settings
@@ -20,7 +20,7 @@ def compare(settings: Settings, rules_file: Path, days: Days) -> pl.DataFrame:
     Raises:
         SettingsError: the file has no rules that could be in force.
     """
-    with Engine(settings) as now, Engine(settings.model_copy(update={"rules_file": rules_file})) as then:
+    with DuckDBEngine(settings) as now, DuckDBEngine(settings.model_copy(update={"rules_file": rules_file})) as then:
         flags = [(flagged(now, part), flagged(then, part)) for part in parts(now, days)]
     key = ["event_date", "player_id", "rule"]
     changes = [

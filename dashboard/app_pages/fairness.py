@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import casework, charts, controls, grids, queries
 from warehouse.calendar import Days
 from warehouse.database import reading
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.fairness.rules import RULES, SUSPICION
 from warehouse.reports import as_html, as_markdown, build
 from warehouse.settings import Settings
@@ -86,7 +86,7 @@ def show_report(settings: Settings, day: date) -> None:
     """The day's report as Dagster's page has it, and as a file to send."""
     if not st.toggle("The day's report", key="report"):
         return
-    with Engine(settings) as engine, reading(settings) as connection:
+    with DuckDBEngine(settings) as engine, reading(settings) as connection:
         report = build(engine, connection, day)
     st.markdown(as_markdown(report))
     st.download_button("HTML", as_html(report), f"fairness-{day}.html", "text/html", key="report_html")

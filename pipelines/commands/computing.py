@@ -8,7 +8,7 @@ import typer
 
 from pipelines.output import emit_json, out, table
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import open_engine
 from warehouse.errors import FairboardError
 from warehouse.folds import FOLDS, fold
 from warehouse.outlets import Outlets
@@ -33,7 +33,7 @@ def materialize(
     if unknown := set(select or ()) - set(FOLDS):
         raise FairboardError(f"--select: there is no table {', '.join(sorted(unknown))}; there are {', '.join(FOLDS)}.")
     days = Days(first.date(), last.date())
-    with Engine(load_settings()) as engine:
+    with open_engine(load_settings()) as engine:
         done = [fold(engine, name, days) for name in FOLDS if not select or name in select]
     if json:
         emit_json(done)
@@ -55,7 +55,7 @@ def publish_(
 ) -> None:
     """Publish what is materialized: boards and progress to Redis, receipts, snapshots and suspicious events to the database."""
     settings = load_settings()
-    with Engine(settings) as engine:
+    with open_engine(settings) as engine:
         newest = last_day(engine)
         if newest is None:
             raise FairboardError("There is nothing to publish: nothing is materialized. Run `fairboard materialize` first.")

@@ -10,7 +10,7 @@ from ingest_api.journal import DAMAGED, OPEN, READY, journal_dir
 from ingest_api.logs import configure_logs
 from ingest_api.sealer import seal_once
 from pipelines.output import complain, emit_json, table
-from warehouse.engine import Engine
+from warehouse.engine import open_engine
 from warehouse.erasure import forget
 from warehouse.errors import FairboardError
 from warehouse.outlets import Outlets
@@ -38,7 +38,7 @@ def forget_(
     configure_logs(settings)  # the sealer has something to say
     outlets = Outlets(settings)
     damaged = _seal(settings)
-    with Engine(settings) as engine:
+    with open_engine(settings) as engine:
         forgotten = forget(engine, outlets, player_id)
     forgotten.left += damaged
     if json:

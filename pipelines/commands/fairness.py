@@ -11,7 +11,7 @@ from pipelines.output import emit_json, out, records, table
 from warehouse import readings, whatif
 from warehouse.calendar import Days
 from warehouse.database import reading
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.fairness.rules import SUSPICION
 from warehouse.reports import as_html, build
@@ -49,7 +49,7 @@ def report(
 ) -> None:
     """The day's fairness report as one HTML file, to send to whoever has to decide."""
     settings = load_settings()
-    with Engine(settings) as engine, reading(settings) as connection:
+    with DuckDBEngine(settings) as engine, reading(settings) as connection:
         built = build(engine, connection, day.date())
     if not built.counts:
         raise FairboardError(
@@ -60,7 +60,7 @@ def report(
 
 
 def _show_day(day: date, limit: int, *, json: bool) -> None:
-    with Engine(load_settings()) as engine:
+    with DuckDBEngine(load_settings()) as engine:
         suspects, counts = readings.suspects(engine, day), readings.verdicts(engine, day)
     if json:
         emit_json({"date": day, "verdicts": counts, "suspects": records(suspects)})

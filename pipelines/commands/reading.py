@@ -17,7 +17,7 @@ from warehouse.calendar import Calendar, WindowKind
 from warehouse.damage import Damage
 from warehouse.damage import verify as verified
 from warehouse.database import reading
-from warehouse.engine import Engine
+from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.lake import Lake
 from warehouse.settings import load_settings
@@ -39,7 +39,7 @@ def leaderboard(
     json: Json = False,
 ) -> None:
     """Who leads, or led: any window, as it stands or stood, from the lake."""
-    with Engine(load_settings()) as engine:
+    with DuckDBEngine(load_settings()) as engine:
         standing = readings.leaderboard(engine, window, season, at.date() if at else None)
     top = entries(standing.board.head(limit))
     if json:
@@ -116,7 +116,7 @@ def _because(change: dict[str, Any]) -> str:
 
 def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
     """How far a player is, and how they got there."""
-    with Engine(load_settings()) as engine:
+    with DuckDBEngine(load_settings()) as engine:
         days = readings.progress(engine, player_id)
     if not days.height:
         raise FairboardError(f"No player {player_id!r} is in the lake. Ids are exact; `fairboard leaderboard` shows some.")

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from warehouse.calendar import Days
-from warehouse.engine import Engine
+from warehouse.engine import Engine, frame
 from warehouse.fairness.rules import BASELINE_DAYS, SUSPICION, Threshold, thresholds
 from warehouse.fairness.scores import KEY, score
 from warehouse.fairness.statistics import poisson_tail
@@ -36,13 +36,14 @@ def judgements(engine: Engine, days: Days) -> pa.Table:
 def judged(engine: Engine, days: Days) -> pl.DataFrame:
     """Every rule's row of every player of those days, with its verdict; without evidence."""
     rules = bind_models(engine, days)
-    sums = engine.run("fairness", first_day=days.first, last_day=days.last).pl()
-    fastest = engine.connection.sql(
+    sums = frame(engine.run("fairness", first_day=days.first, last_day=days.last))
+    fastest = engine.query(
         "SELECT event_date, player_id, boss_id, min(fastest_ms) AS fastest_ms FROM player_boss_days"
         " WHERE fastest_ms IS NOT NULL AND event_date BETWEEN $first AND $last GROUP BY ALL ORDER BY ALL",
-        params={"first": days.first, "last": days.last},
-    ).pl()
-    return judge(score(sums, fastest, {name: rule.min_n for name, rule in rules.items()}), rules)
+        first=days.first,
+        last=days.last,
+    )
+    return judge(score(sums, frame(fastest), {name: rule.min_n for name, rule in rules.items()}), rules)
 
 
 def flagged(engine: Engine, days: Days) -> pl.DataFrame:
@@ -56,9 +57,11 @@ def jump(engine: Engine, day: date) -> str:
     Usual is the median of the trailing days, at least 1; a jump is what a Poisson count does once in 1,000 days.
     """
     engine.bind(FAIRNESS, Days(day - timedelta(days=BASELINE_DAYS), day))
-    counts = dict(engine.connection.sql(
-        "SELECT event_date, count(*) FILTER (WHERE verdict = 'flagged') FROM fairness WHERE rule = 'suspicion' GROUP BY ALL"
-    ).fetchall())  # fmt: skip
+    suspects = engine.query(
+        "SELECT event_date, count(*) FILTER (WHERE verdict = 'flagged') AS players FROM fairness"
+        " WHERE rule = 'suspicion' GROUP BY ALL"
+    )
+    counts: dict[date, int] = dict(frame(suspects).iter_rows())
     flagged = counts.pop(day, 0)
     if len(counts) < DAYS_TO_KNOW:
         return ""
@@ -108,8 +111,8 @@ def _evidence(engine: Engine, days: Days, flags: pl.DataFrame) -> pl.DataFrame:
         [*KEY, "rule"]
     )
     _bind_events(engine, days)
-    engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow())
-    evidence = engine.run("evidence", first_day=days.first, last_day=days.last).pl()
+    engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow(compat_level=pl.CompatLevel.oldest()))
+    evidence = frame(engine.run("evidence", first_day=days.first, last_day=days.last))
     of_suspicions = largest.join(evidence, on=[*KEY, "rule"]).select(*KEY, pl.lit(SUSPICION).alias("rule"), "evidence")
     return pl.concat([evidence, of_suspicions])
 

@@ -8,7 +8,7 @@ from datetime import date
 
 import msgspec
 
-from warehouse.engine import Engine
+from warehouse.engine import Engine, frame
 from warehouse.errors import SettingsError
 
 BASELINE_DAYS = 28
@@ -65,7 +65,7 @@ def thresholds(engine: Engine) -> dict[str, Threshold]:
         SettingsError: a rule is missing or unknown, or measures what it cannot.
     """
     engine.bind_rules()
-    rows = engine.connection.sql("SELECT * FROM fairness_rules").pl().to_dicts()
+    rows = frame(engine.query("SELECT * FROM fairness_rules")).to_dicts()
     found = {row["rule"]: Threshold(**row) for row in rows}
     where = f"FAIRBOARD_RULES_FILE: {engine.settings.rules_file}"
     if set(found) != set(RULES):

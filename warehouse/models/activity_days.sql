@@ -29,8 +29,8 @@ times AS (
     SELECT
         event_date, 'boss_kill' AS type, boss_id, difficulty, party_size,
         count(*) AS timed_kills,
-        min(CASE WHEN place * 100 >= kills * 50 THEN duration_ms END) AS duration_median_ms,
-        min(CASE WHEN place * 100 >= kills * 90 THEN duration_ms END) AS duration_p90_ms
+        min(CASE WHEN CAST(place AS BIGINT) * 100 >= kills * 50 THEN duration_ms END) AS duration_median_ms,
+        min(CASE WHEN CAST(place AS BIGINT) * 100 >= kills * 90 THEN duration_ms END) AS duration_p90_ms
     FROM placed
     GROUP BY event_date, boss_id, difficulty, party_size
 ),

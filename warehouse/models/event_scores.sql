@@ -1,5 +1,6 @@
 -- Each gain of the range against its player's own trailing baseline, on the plain and on the log scale. A negative correction
 -- is in the baseline of the plain scale, but is no gain: it is not judged.
+-- Logs are taken to 10⁻⁹: their last bit is the C or Java library's.
 WITH baselines AS (
     SELECT event_date, player_id, 'self' AS rule, n, mean, sd
     FROM xp_baselines
@@ -25,7 +26,7 @@ scored AS (
         j.*,
         e.event_id,
         e.delta_xp,
-        CASE WHEN j.rule = 'self' THEN CAST(e.delta_xp AS DOUBLE) ELSE ln(e.delta_xp) END AS x
+        CASE WHEN j.rule = 'self' THEN CAST(e.delta_xp AS DOUBLE) ELSE round(1e9 * ln(e.delta_xp)) / 1e9 END AS x
     FROM events AS e
     JOIN judged AS j ON e.event_date = j.event_date AND e.player_id = j.player_id
     WHERE e.type = 'progression' AND e.delta_xp > 0 AND e.event_date BETWEEN $first_day AND $last_day
