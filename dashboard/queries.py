@@ -97,7 +97,7 @@ def _answer(
         try:
             with DuckDBEngine(_settings) as engine:
                 _bind(engine)
-                return pl.DataFrame(pl.from_arrow(engine.connection.execute(sql, parameters).to_arrow_table()))
+                return pl.DataFrame(pl.from_arrow(engine.connection.sql(sql, params=parameters).to_arrow_table()))
         except duckdb.IOException:  # a partition was replaced between the listing and the reading
             if last_try:
                 raise

@@ -139,7 +139,7 @@ def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterat
 
 def _fetch(connection: duckdb.DuckDBPyConnection, sql: str, max_rows: int) -> tuple[pl.DataFrame, bool]:
     """The first rows, and whether there were more. Reads no further than it has to."""
-    reader = connection.execute(sql).to_arrow_reader(min(max_rows + 1, 2048))
+    reader = connection.sql(sql).to_arrow_reader(min(max_rows + 1, 2048))
     batches, rows, size = [], 0, 0
     for batch in reader:
         batches.append(batch)

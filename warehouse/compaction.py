@@ -86,7 +86,7 @@ def merge(
     temporary = lake.beside(folder / "merged.parquet", OWNER)
     merged: Path | None = None
     try:
-        rows = _write(temporary, engine.connection.execute(model("versions").sql).to_arrow_reader(encodings.ROW_GROUP))
+        rows = _write(temporary, engine.connection.sql(model("versions").sql).to_arrow_reader(encodings.ROW_GROUP))
         if rows:
             ids = _ask(engine, "SELECT count(DISTINCT event_id) FROM read_parquet($1)", str(temporary))
             digest = sha256(temporary)

@@ -190,11 +190,9 @@ class DuckDBEngine(Engine):
         return self
 
     def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
-        """See `Engine`. The next statement on this engine ends the reader, without a word.
-
-        A relation (`connection.sql`) with parameters would keep the whole result, and copy it once more to hand it out.
-        """
-        return self.connection.execute(sql, parameters).to_arrow_reader()
+        """See `Engine`. Until the reader has been read to its end, the connection refuses the next statement."""
+        reader: pa.RecordBatchReader = self.connection.sql(sql, params=parameters).to_arrow_reader()
+        return reader
 
     def bind_rows(self, name: str, rows: pa.Table) -> None:
         """See `Engine`."""
