@@ -173,6 +173,5 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _ask(engine: DuckDBEngine, sql: str, *parameters: str) -> int:
-    row = engine.connection.execute(sql, parameters).fetchone()
-    assert row is not None
-    return int(row[0])
+    [(number,)] = engine.connection.execute(sql, parameters).fetchall()
+    return int(number)
