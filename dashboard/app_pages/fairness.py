@@ -20,6 +20,8 @@ EVERY_RULE = "every rule"
 ON_A_SCALE_OF_XP = ("self", "self_log")
 EVERYBODY = 2**62
 SHOWN_ROWS = 12
+FEW = 3
+WHOLE = 1_000
 HISTORY = timedelta(days=89)
 
 
@@ -134,11 +136,16 @@ def sentence(judgement: dict[str, Any]) -> str:
         return f"insufficient data: {baseline} in the baseline. It says nothing about the player."
     if judgement["rule"] == SUSPICION:
         return f"{judgement['verdict']}: {judgement['tests']} rules combined, q {judgement['q']:.1e}."
-    usual = "" if judgement["baseline_center"] is None else f", usual {judgement['baseline_center']:,.4g}"
+    usual = "" if judgement["baseline_center"] is None else f", usual {rounded(judgement['baseline_center'])}"
     scores = [f"{name} {judgement[name]:.3g}" for name in ("z", "q") if judgement[name] is not None]
-    said = f"{judgement['verdict']}: observed {judgement['observed']:,.4g} {rule.unit}{usual}; {', '.join(scores)}, "
+    said = f"{judgement['verdict']}: observed {rounded(judgement['observed'])} {rule.unit}{usual}; {', '.join(scores)}, "
     days = f"{judgement['baseline_from']} to {judgement['baseline_to']}"
     return f"{said}threshold {judgement['threshold']:g}. Baseline: {baseline}, {days}. {rule.asks}"
+
+
+def rounded(value: float) -> str:
+    """Four digits, or the whole part where that has more."""
+    return f"{value:,.0f}" if abs(value) >= WHOLE else f"{value:.4g}"
 
 
 def against_baseline(scores: pl.DataFrame, settings: Settings, *, logarithmic: bool) -> pl.DataFrame:
@@ -156,7 +163,7 @@ def show_event_ids(settings: Settings, judgement: dict[str, Any]) -> None:
     ids = list(judgement["evidence"])
     if not ids:
         return
-    with st.expander(f"Evidence: {len(ids)} event(s)"):
+    with st.expander(f"Evidence: {len(ids)} event(s)", expanded=len(ids) <= FEW):
         shown = grids.in_zone(queries.events_by_id(settings, judgement["event_date"], ids), settings.zone)
         words = grids.column_config(EVENTS, settings.zone)
         names = ("event_id", "ts", "type", "delta_xp", "activity", "boss_id", "duration_ms", "item_id")
