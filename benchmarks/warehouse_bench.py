@@ -286,7 +286,7 @@ def run(command: list[str], environment: dict[str, str]) -> None:
 
 
 def bounded_memory(bench: Bench) -> None:
-    """100 million events in one day to all tables, with 4 GB and with what the machine has. Of both, landed files are compacted.
+    """100 million events in one day to all tables, compaction too, with 4 GB and with what the machine has.
 
     The limit is DuckDB's, as much smaller as `--scale` says; below LEAST_MEMORY two threads cannot sort any number of events.
     """

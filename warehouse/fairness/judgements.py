@@ -105,7 +105,7 @@ def _bind_events(engine: Engine, days: Days) -> None:
 
 
 def reasons(rows: pl.DataFrame) -> pl.DataFrame:
-    """The flags whose events are looked for: of each rule, and of a suspicion its largest part, whether or not that flags too."""
+    """The flags whose events are looked for: each rule's, and of a suspicion its largest part, flagged by itself or not."""
     flagged = rows.filter((pl.col("verdict") == "flagged") & (pl.col("rule") != SUSPICION))
     return pl.concat([flagged, _largest_parts(rows)]).unique([*KEY, "rule"]).select(*KEY, "rule", "observed")
 
