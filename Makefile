@@ -83,11 +83,17 @@ lock: .venv/dev ## resolve the dependencies anew
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade --extra dev pyproject.toml -o requirements-dev.lock
 
 clean: down ## remove ./data (its events too!), caches and the environment
-	rm -rf data .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf data .venv .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 
 .PHONY: bench-warehouse bench-leaderboards bench-freshness bench-size
-bench-warehouse: setup-dev ## the warehouse beside DuckDB by hand, pandas, Spark and dbt (PEERS= an environment with those three)
-	python benchmarks/warehouse_bench.py $(if $(PEERS),--peers $(PEERS))
+PEERS ?= .peers
+bench-warehouse: setup-dev $(PEERS)/bin/dbt ## the warehouse beside DuckDB by hand, pandas, Spark and dbt, in an environment made for them (needs Java)
+	python benchmarks/warehouse_bench.py --peers $(PEERS)
+
+$(PEERS)/bin/dbt: benchmarks/peers.txt | .venv/dev
+	$(PYTHON) -m venv $(PEERS)
+	uv pip install --quiet --python $(PEERS)/bin/python -r benchmarks/peers.txt
+	@touch $@
 
 bench-leaderboards: setup-dev ## boards into Redis and the read API beside raw Redis, and what readers see (needs redis-cli, wrk)
 	python benchmarks/leaderboards_bench.py

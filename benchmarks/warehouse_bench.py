@@ -3,10 +3,11 @@
     python benchmarks/warehouse_bench.py [NAME…] [--scale 1] [--rounds 3] [--data FOLDER] [--peers ENVIRONMENT]
 
 Seconds; `ratio` is value / baseline_value. Scale 1 is 30 million events of 200,000 players in 30 days, and 100 million in one
-day; `--scale 0.1` for a quick look. `--data` keeps the lakes between runs (4 GB). `--peers` is an environment with pandas,
-pyarrow, pyspark and dbt-duckdb; without it the figures that need one are left out, saying so. A figure is printed only after
-both sides gave the same answer; the sides take turns, and the middle ratio counts, because a machine's mood changes.
-`cpu_ratio` is the same of CPU seconds, which a busy machine changes least.
+day; `--scale 0.1` for a quick look. `--data` keeps the lakes between runs (10 GB). `--peers` is an environment with what
+`peers.txt` names (`make bench-warehouse` makes one); without it the figures that need one are left out, saying so.
+
+A figure is printed only after both sides gave the same answer, for every table that both made. The sides take turns, and the
+middle ratio counts, because a machine's mood changes; `cpu_ratio` is that of CPU seconds, which a busy machine changes least.
 """
 
 import argparse
@@ -17,28 +18,33 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-import duckdb
-from warehouse_data import DAY, MONTH, YEAR, Data, materialize
-from warehouse_sql import CHECKS, ByHand, engine_answers
+from warehouse_data import DAILY, DAY, MONTH, YEAR, Data, materialize
+from warehouse_sql import CHECKS, TABLES, WITH_HISTORY, Answer, ByHand, engine_answers
 
 from warehouse.calendar import Days
 from warehouse.embedded_redis import EmbeddedRedis
 from warehouse.engine import DuckDBEngine
-from warehouse.folds import BASELINE_DAYS
+from warehouse.fairness.judgements import bind_event_scores
+from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.lake import PARTITION_FILE
-from warehouse.publications import PUBLISHED, Outlets, publish
+from warehouse.outlets import Outlets
+from warehouse.publications import PUBLISHED, publish
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION
+from warehouse.tables import EVENTS, FAIRNESS, LEADERBOARDS, PLAYER_DAYS, PROGRESSION, Table
 
 HERE = Path(__file__).parent
 TODAY = Days(DAY, DAY)
+LEAST_MEMORY = 256  # MiB
+
+Rows = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Bench:
     def peer(self, program: str) -> str:
         """A program of the peers' environment."""
         if self.peers is None:
-            raise LeftOut("it needs --peers, an environment with pandas, pyarrow, pyspark and dbt-duckdb")
+            raise LeftOut("it needs --peers, an environment with what benchmarks/peers.txt names")
         return str(self.peers / "bin" / program)
 
 
@@ -69,10 +75,10 @@ class LeftOut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What some work took: seconds, and CPU seconds of this process and the children it waited for."""
+    """What some work took: seconds, and CPU seconds of this process and the children it waited for; 0 where nobody counted."""
 
     seconds: float
-    cpu: float
+    cpu: float = 0.0
 
 
 def cost(work: Callable[[], object]) -> Cost:
@@ -83,23 +89,33 @@ def cost(work: Callable[[], object]) -> Cost:
     return Cost(seconds, sum(after[:4]) - sum(before[:4]))
 
 
-def report(name: str, pairs: list[tuple[Cost, Cost]], baseline: str) -> None:
+def report(name: str, pairs: list[tuple[Cost, Cost]], baseline: str, **more: float) -> None:
     """Print the pair (ours, baseline) whose ratio is the middle one, and beside it the middle ratio of CPU seconds."""
     ours, other = sorted(pairs, key=lambda pair: pair[0].seconds / pair[1].seconds)[len(pairs) // 2]
-    cpu_ratio = statistics.median(one.cpu / another.cpu for one, another in pairs)
-    figure = {"name": name, "value": round(ours.seconds, 3), "unit": "s", "baseline": baseline}
+    figure: dict[str, object] = {"name": name, "value": round(ours.seconds, 3), "unit": "s", "baseline": baseline}
     figure |= {"baseline_value": round(other.seconds, 3), "ratio": round(ours.seconds / other.seconds, 3)}
-    print(json.dumps(figure | {"cpu_ratio": round(cpu_ratio, 3)}), flush=True)
+    if all(another.cpu for _, another in pairs):
+        figure["cpu_ratio"] = round(statistics.median(one.cpu / another.cpu for one, another in pairs), 3)
+    print(json.dumps(figure | more), flush=True)
 
 
-def forget_day(settings: Settings) -> None:
-    """Take away what was computed of the day, so that it is computed and written anew."""
+def agree(ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> None:
+    """Both sides gave the same answer for every table."""
+    different = {name: (ours[name], theirs.get(name)) for name in ours if ours[name] != theirs.get(name)}
+    assert not different, different
+    assert ours.keys() == theirs.keys()
+
+
+def forget_day(settings: Settings, tables: Collection[Table] = (*DAILY, LEADERBOARDS)) -> None:
+    """Take away what was computed of the day, and every board, so that it is computed and written anew."""
     with DuckDBEngine(settings) as engine:
         lake = engine.lake
-        for table in (PLAYER_DAYS, PROGRESSION, FAIRNESS):
-            lake.remove(lake.folder(table, {"event_date": DAY}) / PARTITION_FILE)
-        for path in lake.files(LEADERBOARDS):
-            lake.remove(path)
+        for table in tables:
+            if table is LEADERBOARDS:
+                for path in lake.files(table):
+                    lake.remove(path)
+            else:
+                lake.remove(lake.folder(table, {"event_date": DAY}) / PARTITION_FILE)
 
 
 @contextmanager
@@ -111,29 +127,32 @@ def folding_in(bench: Bench, source: Settings, name: str) -> Iterator[Settings]:
 
 
 def day_vs_sql(bench: Bench) -> None:
-    """One day's graph, events to all tables, beside the same queries by hand."""
+    """One day's graph, events to all tables, beside the same by hand. The day is one compacted file already, for both sides."""
     pairs = []
     with folding_in(bench, bench.data.month(), "day") as settings:
-        hand = ByHand(settings, TODAY, bench.out("day"))
         for _ in range(bench.rounds):
             forget_day(settings)
+            hand = ByHand(settings, TODAY, bench.out("day"))
+            assert hand.compacted
             pairs.append((cost(lambda: materialize(settings, TODAY)), cost(hand.run)))
-        assert hand.answers() == engine_answers(settings, TODAY)
+            agree(engine_answers(settings, TODAY), hand.answers())
     report("day_vs_sql", pairs, "the same models by hand in DuckDB")
 
 
 def day_365_vs_30(bench: Bench) -> None:
-    """The same day on top of 365 days of history and of 30."""
+    """The same day on top of 365 days of history and of 30.
+
+    Tables that look back no further than 30 days have the same answer; totals and boards are added up without any month.
+    """
     pairs = []
+    of_the_day = [table.name for table in DAILY if table.name not in ("progression", "daily_metrics")]
     with folding_in(bench, bench.data.year(), "year") as year, folding_in(bench, bench.data.month(), "month") as month:
         for _ in range(bench.rounds):
             for settings in (year, month):
                 forget_day(settings)
             pairs.append((cost(lambda: materialize(year, TODAY)), cost(lambda: materialize(month, TODAY))))
-        answers = [engine_answers(settings, TODAY) for settings in (year, month)]
-        assert [answer["player_days"] for answer in answers] == [answers[0]["player_days"]] * 2
-        assert answers[0]["fairness"] == answers[1]["fairness"]
-        check_totals(year)
+            agree(engine_answers(year, TODAY, of_the_day), engine_answers(month, TODAY, of_the_day))
+            check_totals(year)
     report("day_365_vs_30", pairs, "30 days of history")
 
 
@@ -151,14 +170,19 @@ def check_totals(settings: Settings) -> None:
 
 
 def backfill_vs_sql(bench: Bench) -> None:
-    """30 days in one run, from events alone, beside the same queries by hand over all 30."""
+    """30 days in one run, from events alone, beside the same by hand over all 30.
+
+    The days are landed files: both sides make one sorted file of each (`compaction`). The days are of one month, the running
+    one: it is rolled up by neither.
+    """
     pairs = []
+    source = bench.data.events()
     for _ in range(bench.rounds):
-        with folding_in(bench, bench.data.events(), "backfill") as settings:
-            ours = cost(lambda: materialize(settings, MONTH))
-            hand = ByHand(settings, MONTH, bench.out("backfill"))
-            pairs.append((ours, cost(hand.run)))
-            assert hand.answers() == engine_answers(settings, MONTH)
+        with folding_in(bench, source, "backfill") as settings:
+            hand = ByHand(source, MONTH, bench.out("backfill"))
+            assert not hand.compacted
+            pairs.append((cost(lambda: materialize(settings, MONTH)), cost(hand.run)))
+            agree(engine_answers(settings, MONTH), hand.answers())
     report("backfill_vs_sql", pairs, "the same models by hand in DuckDB")
 
 
@@ -173,7 +197,7 @@ def empty_days(bench: Bench) -> None:
         ):
             ours = cost(lambda: materialize(year, YEAR))
             pairs.append((ours, cost(lambda: [materialize(three, day) for day in days])))
-            assert engine_answers(year, YEAR) == engine_answers(three, YEAR)
+            agree(engine_answers(year, YEAR), engine_answers(three, YEAR))
     report("empty_days", pairs, "a run for each of the three days")
 
 
@@ -198,11 +222,14 @@ def rollup_beside(bench: Bench, peer: str) -> None:
             engine.bind(PLAYER_DAYS)
             found = engine.connection.execute("SELECT count(*), sum(xp) FROM player_days").fetchone()
         assert found == (theirs["rows"], theirs["xp"])
-    report(f"rollup_vs_{peer}", [(ours, Cost(theirs["seconds"], theirs["cpu"]))], f"{peer}, without imports and start")
+    report(f"rollup_vs_{peer}", [(ours, Cost(theirs["seconds"]))], f"{peer}, without imports and start")
 
 
 def models_vs_dbt(bench: Bench) -> None:
-    """One day by `fairboard materialize`, beside `dbt run` of the same models on dbt-duckdb: both as commands, start to end."""
+    """One day by `fairboard materialize`, beside `dbt run` of the same models on dbt-duckdb: both as commands, start to end.
+
+    dbt builds what is SQL: its `fairness` is the sums that the rules read. The rules in Python and the evidence are ours alone.
+    """
     program = bench.peer("dbt")
     pairs = []
     with folding_in(bench, bench.data.month(), "dbt") as settings:
@@ -216,15 +243,27 @@ def models_vs_dbt(bench: Bench) -> None:
             (project / "out.duckdb").unlink(missing_ok=True)
             dbt = [program, "run", "--project-dir", str(project), "--profiles-dir", str(project)]
             pairs.append((ours, cost(lambda: run(dbt, environment))))  # noqa: B023 - called at once
-        with duckdb.connect(str(project / "out.duckdb")) as con:
-            for name, answer in engine_answers(settings, TODAY).items():
-                assert con.execute(f"SELECT {CHECKS[name]} FROM {name} {where(name)}").fetchone() == answer, name
+        check_dbt(bench, settings, project)
     report("models_vs_dbt", pairs, "dbt run with dbt-duckdb, into one DuckDB file")
 
 
-def where(name: str) -> str:
-    """`player_days` in dbt's file holds the history that the other models read."""
-    return f"WHERE event_date = DATE '{DAY}'" if name == "player_days" else ""
+def check_dbt(bench: Bench, settings: Settings, project: Path) -> None:
+    """Dbt's file, read by its own DuckDB, says what the lake does; `fairness` as far as it has it: the players judged."""
+    made = {table.name: f"{table.name}_made" for table in WITH_HISTORY}
+    names = [name for name in TABLES if name not in ("fairness", "player_months")]
+    questions = {name: f"SELECT {CHECKS[name]} FROM {made.get(name, name)}" for name in names}
+    players = "SELECT count(*) FROM fairness"
+    script = (
+        "import duckdb, json, sys; c = duckdb.connect(sys.argv[1], read_only=True);"
+        " print(json.dumps({n: c.execute(q).fetchone() for n, q in json.loads(sys.argv[2]).items()}, default=int))"
+    )
+    command = [bench.peer("python"), "-c", script, str(project / "out.duckdb"), json.dumps({**questions, "players": players})]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    theirs = {name: tuple(answer) for name, answer in json.loads(done.stdout).items()}
+    with DuckDBEngine(settings) as engine:
+        engine.bind(FAIRNESS, TODAY)
+        judged = engine.connection.execute(f"{players} WHERE rule = 'suspicion'").fetchone()
+    agree({**engine_answers(settings, TODAY, names), "players": judged}, theirs)
 
 
 def dbt_project(hand: ByHand, folder: Path) -> Path:
@@ -247,55 +286,105 @@ def run(command: list[str], environment: dict[str, str]) -> None:
 
 
 def bounded_memory(bench: Bench) -> None:
-    """100 million events in one day to all tables, with 4 GB (as much less as `--scale` says) and with what the machine has."""
-    with folding_in(bench, bench.data.huge_day(), "huge") as settings:
+    """100 million events in one day to all tables, compaction too, with 4 GB and with what the machine has.
+
+    The limit is DuckDB's, as much smaller as `--scale` says; below LEAST_MEMORY two threads cannot sort any number of events.
+    """
+    pairs = []
+    for _ in range(bench.rounds):
         costs, answers = [], []
-        for limit in (f"{round(4096 * bench.data.scale)}MiB", None):
-            limited = settings.model_copy(update={"memory_limit": limit})
-            costs.append(cost(lambda: materialize(limited, TODAY)))  # noqa: B023 - called at once
-            answers.append(engine_answers(settings, TODAY))
-            forget_day(settings)
-        assert answers[0] == answers[1]
-    report("bounded_memory", [(costs[0], costs[1])], "without a limit")
+        for limit in (f"{max(LEAST_MEMORY, round(4096 * bench.data.scale))}MiB", None):
+            with folding_in(bench, bench.data.huge_day(), "huge") as settings:
+                limited = settings.model_copy(update={"memory_limit": limit})
+                costs.append(cost(lambda: materialize(limited, TODAY)))  # noqa: B023 - called at once
+                answers.append(engine_answers(settings, TODAY))
+        agree(*answers)
+        pairs.append((costs[0], costs[1]))
+    report("bounded_memory", pairs, "without a limit")
 
 
 def fairness_vs_window(bench: Bench) -> None:
-    """A day's scores from sums, beside a window over all raw events of the baseline."""
-    settings = bench.data.month()
-    raw = Days(DAY - timedelta(days=BASELINE_DAYS), DAY)
-    scaled = " UNION ALL ".join(
-        f"SELECT event_date, player_id, '{rule}' AS rule, {x} AS x FROM events WHERE type = 'progression' {gains}"
-        for rule, x, gains in (("self", "CAST(delta_xp AS DOUBLE)", ""), ("self_log", "ln(delta_xp)", "AND delta_xp > 0"))
-    )
-    window = (
-        f"WITH scaled AS ({scaled}),"
-        " scored AS (SELECT *, count(*) OVER w AS n, avg(x) OVER w AS mean, stddev_samp(x) OVER w AS sd"
-        " FROM scaled WINDOW w AS (PARTITION BY rule, player_id ORDER BY event_date - DATE '1970-01-01'"
-        f" RANGE BETWEEN {BASELINE_DAYS} PRECEDING AND 1 PRECEDING))"
-        " SELECT rule, count(*), count(CASE WHEN n >= min_events AND abs(x - mean) / sd > threshold THEN 1 END)"
-        f" FROM scored JOIN fairness_rules USING (rule) WHERE event_date = DATE '{DAY}' GROUP BY rule ORDER BY rule"
-    )
-    pairs, theirs = [], []
-    with folding_in(bench, settings, "fairness") as ours, DuckDBEngine(settings) as engine:
-        engine.bind(EVENTS, raw)
+    """A day's event scores from the sums that are kept, beside a window over all raw events of the baseline; both counted.
+
+    The scores are those of the rules `self` and `self_log`, as `event_scores` has them: gains alone are judged, corrections
+    count in the plain baseline, logs are less the level of their day. `times` is how often ours fits into the window's time.
+    `whole_fold` is beside the point for that, but what a day costs: eleven rules, corrected, combined, with evidence, written.
+    """
+    pairs, whole = [], []
+    with folding_in(bench, bench.data.month(), "fairness") as ours, DuckDBEngine(ours) as engine:
+        engine.bind(EVENTS, Days(DAY - timedelta(days=BASELINE_DAYS), DAY))
         engine.bind_rules()
         for _ in range(bench.rounds):
-            forget_day_of_fairness(ours)
-            mine = cost(lambda: materialize(ours, TODAY, ["fairness"]))
-            pairs.append((mine, cost(lambda: theirs.extend(engine.connection.sql(window).fetchall()))))
-        with DuckDBEngine(ours) as checked:
-            checked.bind(FAIRNESS, TODAY)
-            found = checked.connection.sql(
-                "SELECT rule, sum(events), sum(flagged_events) FROM fairness GROUP BY rule ORDER BY rule"
-            )
-            assert found.fetchall() == theirs, (found.fetchall(), theirs)
-    report("fairness_vs_window", pairs, "a window over the raw events of 29 days")
+            forget_day(ours, [FAIRNESS])
+            found: list[Rows] = []
+            whole.append(cost(lambda: materialize(ours, TODAY, ["fairness"])))
+            mine = cost(lambda: found.append(event_scores(ours)))  # noqa: B023 - called at once
+            theirs = cost(lambda: found.append(engine.connection.sql(WINDOW).fetchall()))  # noqa: B023
+            assert found[0] == found[1], found
+            pairs.append((mine, theirs))
+    times = statistics.median(theirs.seconds / mine.seconds for mine, theirs in pairs)
+    times_whole = statistics.median(theirs.seconds / fold.seconds for (_, theirs), fold in zip(pairs, whole, strict=True))
+    more = {"times": round(times, 1), "whole_fold": round(statistics.median(one.seconds for one in whole), 3)}
+    baseline = f"a window over the raw events of {BASELINE_DAYS + 1} days"
+    report("fairness_vs_window", pairs, baseline, **more, whole_fold_times=round(times_whole, 1))
 
 
-def forget_day_of_fairness(settings: Settings) -> None:
-    """Take the day's scores away."""
+def event_scores(settings: Settings) -> Rows:
+    """How many gains of the day there are, are judged, and are beyond the threshold, by rule: from the sums."""
     with DuckDBEngine(settings) as engine:
-        engine.lake.remove(engine.lake.folder(FAIRNESS, {"event_date": DAY}) / PARTITION_FILE)
+        bind_event_scores(engine, TODAY)
+        return engine.connection.sql(
+            "SELECT rule, count(*), count(z), count(CASE WHEN abs(z) > threshold THEN 1 END) FROM event_scores"
+            " GROUP BY rule ORDER BY rule"
+        ).fetchall()
+
+
+# The same from raw events. A day's level is its median player's mean ln XP, of 20 players or more.
+WINDOW = f"""
+WITH gains AS (
+    SELECT event_date, player_id, CAST(delta_xp AS DOUBLE) AS x, CASE WHEN delta_xp > 0 THEN ln(delta_xp) END AS log_x
+    FROM events
+    WHERE type = 'progression'
+),
+players AS (
+    SELECT event_date, avg(log_x) AS log_x FROM gains WHERE log_x IS NOT NULL GROUP BY event_date, player_id
+),
+levels AS (
+    SELECT event_date, median(log_x) AS level, count(*) >= 20 AS known FROM players GROUP BY event_date
+),
+today AS (
+    SELECT any_value(known) AS known FROM levels WHERE event_date = DATE '{DAY}'
+),
+leveled AS (
+    SELECT g.*, CASE WHEN t.known THEN g.log_x - l.level ELSE g.log_x END AS log_y
+    FROM gains AS g CROSS JOIN today AS t LEFT JOIN levels AS l ON g.event_date = l.event_date
+),
+measured AS (
+    SELECT
+        *,
+        count(x) OVER w AS n, avg(x) OVER w AS mean, stddev_samp(x) OVER w AS sd, avg(x * x) OVER w AS mean_sq,
+        count(log_y) OVER w AS log_n, avg(log_y) OVER w AS log_mean, stddev_samp(log_y) OVER w AS log_sd
+    FROM leveled
+    WINDOW w AS (
+        PARTITION BY player_id
+        ORDER BY event_date - DATE '1970-01-01' RANGE BETWEEN {BASELINE_DAYS} PRECEDING AND 1 PRECEDING
+    )
+),
+scaled AS (
+    SELECT 'self' AS rule, x, n, mean, CASE WHEN sd * sd > 1e-9 * mean_sq THEN sd WHEN n > 1 THEN 0 END AS sd
+    FROM measured
+    WHERE event_date = DATE '{DAY}' AND x > 0
+    UNION ALL
+    SELECT 'self_log', log_y, log_n, log_mean, CASE WHEN log_sd * log_sd > 1e-4 THEN log_sd WHEN log_n > 1 THEN 0 END
+    FROM measured
+    WHERE event_date = DATE '{DAY}' AND x > 0
+),
+scored AS (
+    SELECT s.rule, r.review, CASE WHEN n >= min_n THEN CASE WHEN sd > 0 THEN (x - mean) / sd WHEN sd = 0 THEN 0 END END AS z
+    FROM scaled AS s JOIN fairness_rules AS r ON s.rule = r.rule
+)
+SELECT rule, count(*), count(z), count(CASE WHEN abs(z) > review THEN 1 END) FROM scored GROUP BY rule ORDER BY rule
+"""
 
 
 def run_overhead(bench: Bench) -> None:
@@ -316,7 +405,7 @@ def run_overhead(bench: Bench) -> None:
             answers = engine_answers(settings, TODAY)
             forget_day(settings)
             pairs.append((whole, cost(lambda: fold_and_publish(settings))))
-            assert engine_answers(settings, TODAY) == answers
+            agree(engine_answers(settings, TODAY), answers)
     report("run_overhead", pairs, "folds and publications in a process that is up")
 
 
@@ -353,7 +442,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, help="folder that keeps the lakes; default a temporary one")
-    parser.add_argument("--peers", type=Path, help="folder of a virtual environment with pandas, pyarrow, pyspark, dbt-duckdb")
+    parser.add_argument("--peers", type=Path, help="folder of an environment with what peers.txt names")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="warehouse-bench-") as temporary:
         data = Data((arguments.data or Path(temporary)).absolute(), arguments.scale)

@@ -17,15 +17,16 @@ from pipelines.simulation import Scenario, Simulation, land
 from warehouse.calendar import Calendar, Days
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
-from warehouse.lake import Lake
+from warehouse.lake import Keys, Lake
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS, PLAYER_DAYS
+from warehouse.tables import EVENTS, PLAYER_DAYS, TABLES
 
 DAY = date(2026, 5, 31)  # the last of its month: nothing of the running month is rolled up
 MONTH = Days.ending(DAY, 30)
 YEAR = Days.ending(DAY, 365)
 PLAYERS, EVENTS_A_DAY = 200_000, 1_000_000
 HUGE_PLAYERS, HUGE_EVENTS = 2_000_000, 100_000_000
+DAILY = [TABLES[name] for name in FOLDS if name != EVENTS.name and TABLES[name].partition == ("event_date",)]
 TIMES = ("first_ts", "last_ts", "xp_first_ts", "xp_changed_ts")
 
 
@@ -50,16 +51,25 @@ class Data:
         return self._lake("month", make)
 
     def year(self) -> Settings:
-        """Its events and `player_days`, with 335 days before them that are shifted copies of the 30, and their months."""
+        """Its tables, with 335 days before them that are copies of the 30: `player_days` shifted in time, then their months.
+
+        What a day's folds read of the days before is as it would be; of tables whose history nothing reads, the same files
+        stand under other days.
+        """
 
         def make(settings: Settings) -> None:
-            for name in (EVENTS.name, PLAYER_DAYS.name):
-                link(self.month(), settings, name)
             lake = Lake(settings.lake_dir)
+            for table in (EVENTS, *DAILY):
+                link(self.month(), settings, table.name)
             for day in Days(YEAR.first, MONTH.first - timedelta(days=1)):
                 back = -((day - MONTH.first).days // len(MONTH)) * len(MONTH)
-                [source] = lake.files(PLAYER_DAYS, [day + timedelta(days=back)])
-                lake.write(PLAYER_DAYS, shifted(pq.read_table(source, partitioning=None), back), {"event_date": day})
+                for table in DAILY:
+                    keys: Keys = {"event_date": day}
+                    [source] = lake.files(table, [day + timedelta(days=back)])
+                    if table is PLAYER_DAYS:
+                        lake.write(table, shifted(pq.read_table(source, partitioning=None), back), keys)
+                    else:
+                        link_file(lake, source, lake.folder(table, keys) / source.name)
             materialize(settings, YEAR, ["player_months"])
 
         return self._lake("year", make)
@@ -123,6 +133,13 @@ def link(source: Settings, target: Settings, table: str) -> None:
     Lake(target.lake_dir)
     for tree in (table, f"_manifest/{table}"):
         shutil.copytree(source.lake_dir / tree, target.lake_dir / tree, copy_function=hard_link)
+
+
+def link_file(lake: Lake, source: Path, target: Path) -> None:
+    """A file of a lake and its record, a second time."""
+    for path, other in ((source, target), (lake.record_path(source), lake.record_path(target))):
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.hardlink_to(path)
 
 
 def hard_link(source: str, target: str) -> None:

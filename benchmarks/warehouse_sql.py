@@ -1,7 +1,10 @@
-"""The warehouse's models as a person would run them by hand: DuckDB, views over the same files, COPY into Parquet.
+"""The whole graph as a person would run it by hand: DuckDB, views over the same files, the models' SQL, COPY into Parquet.
 
-No lake, no hashes, no fsync, no orchestrator: what `warehouse_bench.py` measures the engine against. What does not belong here:
-figures.
+No lake, no hashes, no fsync, no manifest, no orchestrator: what `warehouse_bench.py` measures the engine against. Everything is
+written by zstd, in the partitions that the lake has. `fairness` is the models' SQL through DuckDB, then the same rule functions
+(`score`, `judge`) on the frames. Days that are one compacted file already stay as they are, as with us; the others are read by
+the same model, sorted by the same columns and written to one file a day.
+What does not belong here: figures.
 """
 
 import re
@@ -9,135 +12,229 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from time import perf_counter
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse import encodings, small_tables
 from warehouse.calendar import ONE_DAY, Days
-from warehouse.engine import DuckDBEngine, model
-from warehouse.folds import BASELINE_DAYS
+from warehouse.engine import DuckDBEngine, Parameter, model, scan, with_values
+from warehouse.fairness.judgements import FASTEST, reasons, with_evidence
+from warehouse.fairness.rules import BASELINE_DAYS, Threshold, thresholds
+from warehouse.fairness.scores import score
+from warehouse.fairness.suspicion import judge
+from warehouse.folds import FOLDS, MONTH_DAYS
 from warehouse.settings import Settings
-from warehouse.spans import History, window_spans
-from warehouse.tables import EVENTS, LEADERBOARDS, PLAYER_DAYS, PLAYER_MONTHS, TABLES
+from warehouse.spans import History, days_of, window_spans
+from warehouse.tables import (
+    ACTIVITY_DAYS,
+    EVENTS,
+    PLAYER_BOSS_DAYS,
+    PLAYER_DAYS,
+    PLAYER_ITEM_DAYS,
+    PLAYER_MONTHS,
+    PROGRESSION,
+    Table,
+)
+from warehouse.tables import TABLES as CONTRACTS
+from warehouse.verdicts import EXCLUSIONS
 
-MADE_DAYS = "player_days/*/*.parquet"
-TABLES_MADE = ("player_days", "progression", "leaderboards", "fairness")
-# What both sides must agree on, to the last integer; z to the thousandth.
+FROM_EVENTS = (PLAYER_DAYS, PLAYER_BOSS_DAYS, PLAYER_ITEM_DAYS, ACTIVITY_DAYS)
+WITH_HISTORY = (PLAYER_DAYS, PLAYER_BOSS_DAYS, PLAYER_ITEM_DAYS)  # what folds of a day read of the days before it
+OF_FAIRNESS = ("day_levels", "xp_baselines", "long_days", "kill_times", "loot")
+TABLES = tuple(FOLDS)
+# What both sides must agree on, to the last integer; what is a DOUBLE to the millionth.
 CHECKS = {
-    "player_days": "count(*), sum(xp), sum(log_sum_sq_e6), sum(active_minutes)",
+    "events": "count(*), count(DISTINCT event_id), sum(ts), sum(delta_xp), sum(hash(event_id, player_id))",
+    "player_days": "count(*), sum(xp), sum(log_sum_sq_e6), sum(gap_log_sum_e6), sum(active_minutes), sum(session_seconds)",
+    "player_boss_days": "count(*), sum(kills), sum(fastest_ms)",
+    "player_item_days": "count(*), sum(drops)",
+    "player_months": "count(*), sum(xp)",
+    "activity_days": "count(*), sum(events), sum(players), sum(xp), sum(quantity), sum(duration_median_ms),"
+    " sum(duration_p90_ms)",
     "progression": "count(*), sum(xp_total), sum(level_after), sum(xp_to_next)",
     "leaderboards": "count(*), sum(xp), sum(rank * boss_kills), sum(movement)",
-    "fairness": "count(*), sum(flagged_events), sum(baseline_events), CAST(sum(round(z, 3)) * 1000 AS BIGINT)",
+    "fairness": "count(*), count(*) FILTER (WHERE verdict = 'flagged'), count(*) FILTER (WHERE act), sum(tests),"
+    " sum(baseline_n), sum(CAST(round(z * 1e6) AS HUGEINT)), sum(CAST(round(q * 1e6) AS HUGEINT)), sum(len(evidence)),"
+    " sum(hash(evidence))",
+    "daily_metrics": "count(*), sum(numerator), sum(denominator), sum(CAST(round(value * 1e6) AS HUGEINT))",
 }
+# zstd as our derived tables have it; DuckDB's default is 3. Compaction has 17 for columns that are encoded first and 7 for ids:
+# DuckDB encodes ids plainly, on which 17 takes ten times as long.
+LEVEL, SETTLED_LEVEL = 1, 7
 
-
-LEVELS = (
-    "SELECT level, xp_required, lead(xp_required) OVER (ORDER BY level) AS xp_next,"
-    " coalesce(lead(xp_required) OVER (ORDER BY level) - 1, 9223372036854775807) AS xp_last FROM '{file}'"
-)
-RULES = "SELECT * FROM '{file}' QUALIFY row_number() OVER (PARTITION BY rule ORDER BY version DESC) = 1"
+Answer = tuple[object, ...] | None
 
 
 @dataclass
 class ByHand:
-    """The statements for one range of days, written down beforehand; `run` is what is timed."""
+    """The statements for one range of days, written down beforehand; `run` is what is timed.
+
+    `settings` is a lake whose days before the range are folded, and in which no month is (the newest never is).
+    """
 
     settings: Settings
     days: Days
     folder: Path
-    views: dict[str, str] = field(default_factory=dict)
+    rules: dict[str, Threshold] = field(init=False)
     windows: pa.Table = field(init=False)
+    landed: dict[date, list[Path]] = field(init=False)
+    compacted: bool = field(init=False)
+    before: dict[str, list[Path]] = field(init=False)
+    statements: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Look up which files and windows the range needs: a person would type them.
-
-        For a range within one month, whose `player_days` exist: there is no month to take whole.
-        """
+        """Look up which files and windows the range needs: a person would type them."""
         with DuckDBEngine(self.settings) as engine:
-            history = History(engine)
+            lake, history = engine.lake, History(engine)
+            assert not history.months
+            history.days = sorted({*history.days, *days_of(engine, EVENTS, self.days)})
             boards = {w for day in Days(self.days.first, self.days.last + ONE_DAY) for w in engine.calendar.windows_of(day)}
             self.windows = window_spans(history, boards)
-            before = {day for day in history.days if day < self.days.first}
-            self.views["landed"] = read(engine.lake.files(EVENTS, self.days))
-            self.views["player_days"] = read([*engine.lake.files(PLAYER_DAYS, before), self.folder / MADE_DAYS])
-        columns = ", ".join(f"CAST(NULL AS {c.sql_type}) AS {c.name}" for c in PLAYER_MONTHS.columns)
-        self.views["player_months"] = f"SELECT {columns} WHERE false"
+            self.rules = thresholds(engine)
+            self.landed = {day: lake.files(EVENTS, [day]) for day in history.within(self.days)}
+            records = [[lake.record(path) for path in paths] for paths in self.landed.values()]
+            self.compacted = all(len(of_day) == 1 and of_day[0] and of_day[0].sources for of_day in records)
+            earlier = [day for day in history.days if day < self.days.first]
+            self.before = {table.name: lake.files(table, earlier) for table in WITH_HISTORY}
+        names = [*TABLES, *OF_FAIRNESS, "landings", "player_spans", "event_scores", "evidence"]
+        self.statements = {name: self._filled(model(name).sql) for name in names if name != "events"}
 
-    def run(self) -> float:
-        """Compute every table of the range; seconds."""
-        started = perf_counter()
+    def run(self) -> None:
+        """Compute every table of the range."""
         con = duckdb.connect(config={"temp_directory": str(self.folder / "spill")})
         con.register("window_spans", self.windows)
-        con.execute("CREATE VIEW levels AS " + LEVELS.format(file=self.settings.levels_file))
-        con.execute("CREATE VIEW fairness_rules AS " + RULES.format(file=self.settings.rules_file))
-        con.execute(f"CREATE VIEW landed AS {self.views['landed']}")
-        con.execute(f"CREATE VIEW events AS {self.sql('events')}")
-        con.execute(self.sql("landings")).fetchall()
-        self.copy(con, "player_days")
-        for name in ("player_days", "player_months"):
-            con.execute(f"CREATE VIEW {name} AS {self.views[name]}")
-        con.execute(f"CREATE VIEW player_spans AS {self.sql('player_spans')}")
-        con.execute(f"CREATE VIEW event_scores AS {self.sql('event_scores')}")
-        for name in TABLES_MADE[1:]:
-            self.copy(con, name)
+        for name, rows in self.small_tables().items():
+            con.register(name, rows)
+        self.events(con)
+        for table in FROM_EVENTS:
+            self.copy(con, table)
+        for table in WITH_HISTORY:
+            con.execute(f"CREATE VIEW {table.name} AS {self.with_history(table)}")
+        con.execute(f"CREATE VIEW player_months AS {read(PLAYER_MONTHS, [])}")
+        con.execute(f"CREATE VIEW player_spans AS {self.statements['player_spans']}")
+        for name in ("progression", "leaderboards"):
+            self.copy(con, CONTRACTS[name])
+        self.fairness(con)
+        for table in (PROGRESSION, ACTIVITY_DAYS):
+            con.execute(f"CREATE VIEW {table.name} AS {read(table, self.made(table))}")
+        self.copy(con, CONTRACTS["daily_metrics"])
         con.close()
-        return perf_counter() - started
 
-    def copy(self, con: duckdb.DuckDBPyConnection, name: str) -> None:
+    def small_tables(self) -> dict[str, pa.Table]:
+        """Levels and rules; nobody is excluded."""
+        return {
+            "levels": small_tables.levels(self.settings.levels_file),
+            "fairness_rules": small_tables.fairness_rules(self.settings.rules_file),
+            "exclusions": EXCLUSIONS.empty_table(),
+        }
+
+    def events(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Days that are not one file yet become one, without copies; what they hold is counted."""
+        files = [path for paths in self.landed.values() for path in paths]
+        if not self.compacted:
+            for day, paths in self.landed.items():
+                con.execute(f"CREATE OR REPLACE VIEW landed AS {read(EVENTS, paths)}")
+                target = self.folder / "events" / f"event_date={day}" / "data.parquet"
+                target.parent.mkdir(parents=True)
+                settled = f"COMPRESSION_LEVEL {SETTLED_LEVEL}, ROW_GROUP_SIZE {encodings.ROW_GROUP}"
+                versions = f"SELECT * EXCLUDE (event_date) FROM ({model('versions').sql})"
+                con.execute(f"COPY ({versions}) TO '{target}' (FORMAT parquet, COMPRESSION zstd, {settled})")
+            files = self.made(EVENTS)
+        con.execute(f"CREATE OR REPLACE VIEW landed AS {read(EVENTS, files)}")
+        con.execute("CREATE VIEW events AS SELECT * FROM landed")
+        if not self.compacted:
+            assert all(conflicts == 0 for _, _, conflicts in con.execute(self.statements["landings"]).fetchall())
+
+    def copy(self, con: duckdb.DuckDBPyConnection, table: Table) -> None:
         """One table into its partitions."""
-        keys = ", ".join(TABLES[name].partition)
+        keys = ", ".join(table.partition)
         con.execute(
-            f"COPY ({self.sql(name)}) TO '{self.folder / name}'"
-            f" (FORMAT parquet, COMPRESSION zstd, PARTITION_BY ({keys}), OVERWRITE_OR_IGNORE)"
+            f"COPY ({self.statements[table.name]}) TO '{self.folder / table.name}' (FORMAT parquet, COMPRESSION zstd,"
+            f" COMPRESSION_LEVEL {LEVEL}, PARTITION_BY ({keys}), OVERWRITE_OR_IGNORE)"
         )
 
-    def sql(self, name: str) -> str:
+    def fairness(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Sums by SQL, the rules on them, and the events behind their flags."""
+        for name in OF_FAIRNESS:
+            con.execute(f"CREATE {'TABLE' if name == 'xp_baselines' else 'VIEW'} {name} AS {self.statements[name]}")
+        sums, fastest = (frame(con, sql) for sql in (self.statements["fairness"], self._filled(FASTEST)))
+        rows = judge(score(sums, fastest, {name: rule.min_n for name, rule in self.rules.items()}), self.rules)
+        con.register("flags", reasons(rows).to_arrow(compat_level=pl.CompatLevel.oldest()))
+        con.execute(f"CREATE VIEW event_scores AS {self.statements['event_scores']}")
+        rows = with_evidence(rows, frame(con, self.statements["evidence"]))
+        for (day,), of_day in rows.group_by("event_date", maintain_order=True):
+            target = self.folder / "fairness" / f"event_date={day}" / "data.parquet"
+            of_day.drop("event_date").write_parquet(target, compression="zstd", compression_level=LEVEL, mkdir=True)
+
+    def made(self, table: Table) -> list[Path]:
+        """The files of a table that were written here."""
+        return sorted((self.folder / table.name).rglob("*.parquet"))
+
+    def with_history(self, table: Table) -> str:
+        """The SELECT over a table's days before the range, and those that were made here."""
+        return read(table, [*self.before[table.name], *self.made(table)])
+
+    def as_models(self) -> dict[str, tuple[str, str]]:
+        """The same statements as dbt's models: by name, how it is kept (`view` or `table`) and its SQL with `ref`s.
+
+        A day's own rows of the tables with history are models of the table's name and `_made`.
+        """
+        views = {name: f"SELECT * FROM '{self._parquet(name, rows)}'" for name, rows in self.small_tables().items()}
+        views["window_spans"] = f"SELECT * FROM '{self._parquet('window_spans', self.windows)}'"
+        views["landed"] = read(EVENTS, [path for paths in self.landed.values() for path in paths])
+        views["events"] = "SELECT * FROM landed"
+        views["player_months"] = read(PLAYER_MONTHS, [])
+        views |= {name: self.statements[name] for name in ("player_spans", *OF_FAIRNESS)}
+        tables = {name: self.statements[name] for name in ("xp_baselines", *TABLES[1:]) if name != "player_months"}
+        for table in WITH_HISTORY:
+            tables[f"{table.name}_made"] = tables.pop(table.name)
+            history = read(table, self.before[table.name])
+            views[table.name] = f"SELECT * FROM ({history}) UNION ALL BY NAME SELECT * FROM {table.name}_made"
+        kept = dict.fromkeys(views, "view") | dict.fromkeys(tables, "table")
+        return {name: (kept[name], referring(sql, {*kept} - {name})) for name, sql in {**views, **tables}.items()}
+
+    def answers(self) -> dict[str, Answer]:
+        """What it computed, as `CHECKS` has it; of events that were compacted before, what it read."""
+        con = duckdb.connect()
+        files = {name: self.made(CONTRACTS[name]) for name in TABLES}
+        files["events"] = files["events"] or [path for paths in self.landed.values() for path in paths]
+        return {name: checked(con, name, f"({read(CONTRACTS[name], paths)})") for name, paths in files.items()}
+
+    def _parquet(self, name: str, rows: pa.Table) -> Path:
+        path = self.folder / f"{name}.parquet"
+        pq.write_table(rows, path)
+        return path
+
+    def _filled(self, sql: str) -> str:
         """A model with its parameters filled in."""
-        sql = model(name).sql
-        parameters: dict[str, object] = {
+        parameters: dict[str, Parameter] = {
             "first_day": self.days.first,
             "last_day": self.days.last,
             "baseline_days": BASELINE_DAYS,
-            "baseline_day": self.days.first - timedelta(days=BASELINE_DAYS),
+            "month_start": self.days.first - timedelta(days=MONTH_DAYS - 1),
+            "min_n": self.rules["boss_time"].min_n,
         }
-        for key in sorted(parameters, key=len, reverse=True):
-            value = parameters[key]
-            sql = sql.replace(f"${key}", f"DATE '{value}'" if isinstance(value, date) else str(value))
-        return sql
+        return with_values(sql, parameters).sql(dialect="duckdb")
 
-    def as_models(self) -> dict[str, tuple[str, str]]:
-        """The same statements as dbt's models: by name, how it is kept (`view` or `table`) and its SQL with `ref`s."""
-        csv = {
-            "levels": LEVELS.format(file=self.settings.levels_file),
-            "fairness_rules": RULES.format(file=self.settings.rules_file),
-        }
-        windows = self.folder / "window_spans.parquet"
-        pq.write_table(self.windows, windows)
-        history = self.views["player_days"].replace(f", '{self.folder / MADE_DAYS}'", "")
-        views = {
-            **csv,
-            "window_spans": f"SELECT * FROM '{windows}'",
-            "landed": self.views["landed"],
-            "player_months": self.views["player_months"],
-            "events": self.sql("events"),
-            "player_spans": self.sql("player_spans"),
-            "event_scores": self.sql("event_scores"),
-        }
-        tables = {name: self.sql(name) for name in ("landings", *TABLES_MADE)}
-        tables["player_days"] = f"SELECT * FROM ({tables['player_days']}) UNION ALL BY NAME {history}"
-        names = {*views, *tables}
-        kept = dict.fromkeys(views, "view") | dict.fromkeys(tables, "table")
-        return {name: (kept[name], referring(sql, names - {name})) for name, sql in {**views, **tables}.items()}
 
-    def answers(self) -> dict[str, tuple[object, ...] | None]:
-        """What it computed, as `CHECKS` has it."""
-        con = duckdb.connect()
-        return {
-            name: con.execute(f"SELECT {CHECKS[name]} FROM ({read([self.folder / name / '**/*.parquet'])})").fetchone()
-            for name in TABLES_MADE
-        }
+def frame(con: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
+    """What a statement gives."""
+    return pl.DataFrame(pl.from_arrow(con.sql(sql).to_arrow_table()))
+
+
+def read(table: Table, files: list[Path]) -> str:
+    """The SELECT over a table's files; of none, its columns."""
+    paths = ", ".join(f"'{path}'" for path in files)
+    return f"SELECT * FROM read_parquet([{paths}], hive_partitioning = true)" if files else scan(table, [])
+
+
+def checked(con: duckdb.DuckDBPyConnection, name: str, relation: str) -> Answer:
+    """The `CHECKS` of a table."""
+    row: Answer = con.execute(f"SELECT {CHECKS[name]} FROM {relation}").fetchone()
+    return row
 
 
 def referring(sql: str, names: set[str]) -> str:
@@ -145,15 +242,9 @@ def referring(sql: str, names: set[str]) -> str:
     return re.sub(r"\b(FROM|JOIN) (\w+)\b", lambda m: f"{m[1]} {{{{ ref('{m[2]}') }}}}" if m[2] in names else m[0], sql)
 
 
-def read(files: Iterable[Path]) -> str:
-    """The SELECT over files of the lake's layout."""
-    paths = ", ".join(f"'{path}'" for path in files)
-    return f"SELECT * FROM read_parquet([{paths}], hive_partitioning = true, union_by_name = true)"
-
-
-def engine_answers(settings: Settings, days: Days) -> dict[str, tuple[object, ...] | None]:
-    """What the lake holds for the range, as `CHECKS` has it."""
+def engine_answers(settings: Settings, days: Days, names: Iterable[str] = TABLES) -> dict[str, Answer]:
+    """What the lake holds for the range (of boards, whatever it holds), as `CHECKS` has it."""
     with DuckDBEngine(settings) as engine:
-        for name in TABLES_MADE:
-            engine.bind(TABLES[name], None if TABLES[name] is LEADERBOARDS else days)
-        return {name: engine.connection.execute(f"SELECT {CHECKS[name]} FROM {name}").fetchone() for name in TABLES_MADE}
+        for name in names:
+            engine.bind(CONTRACTS[name], None if name == "leaderboards" else days)
+        return {name: checked(engine.connection, name, name) for name in names}

@@ -53,7 +53,7 @@ def with_values(sql: str, parameters: Mapping[str, Parameter]) -> exp.Expr:
     """The tree of a statement in DuckDB's dialect, each `$parameter` replaced by its value."""
     values = {name: exp.convert(value) for name, value in parameters.items()}
     tree = sqlglot.parse_one(sql, read="duckdb")
-    return tree.transform(lambda node: values[node.name].copy() if isinstance(node, exp.Placeholder) else node)
+    return tree.transform(lambda node: values[node.name].copy() if isinstance(node, exp.Placeholder) else node, copy=False)
 
 
 class Engine(ABC):
@@ -121,7 +121,7 @@ class Engine(ABC):
 
     def bind_model(self, name: str, **parameters: Parameter) -> None:
         """Make a model a view of its name, its parameters fixed: what another model reads."""
-        self._bind_sql(name, with_values(model(name).sql, parameters).sql(dialect="duckdb"))
+        self._bind_sql(name, with_values(model(name).sql, parameters).sql(dialect="duckdb", copy=False))
 
     def run(self, name: str, **parameters: Parameter) -> pa.RecordBatchReader:
         """Run a model: its rows in its order, in batches. Read them before the next statement."""

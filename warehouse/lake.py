@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -28,7 +29,7 @@ from warehouse.errors import LakeError, SettingsError
 from warehouse.tables import Table
 
 PARTITION_FILE = "data.parquet"
-MANY = 32
+FLUSHES = 16  # at once
 
 Keys = dict[str, str | date]
 
@@ -113,7 +114,7 @@ class Lake:
         With `recorded`, of those that have records, files or not.
         """
         root = self.root / table.name
-        found: list[tuple[Path, Keys]] = [(self.record_path(root) if recorded else root, {})]
+        found: list[tuple[str, Keys]] = [(str(self.record_path(root) if recorded else root), {})]
         for column in table.partition:
             is_date = pa.types.is_date(table.schema.field(column).type)
             found = [
@@ -288,13 +289,14 @@ def _runs(keys: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], int]]:
         yield tuple(column[start].as_py() for column in keys.columns), stop
 
 
-def _children(folder: Path, column: str) -> Iterator[tuple[Path, str]]:
+def _children(folder: str, column: str) -> Iterator[tuple[str, str]]:
+    """The partitions in a folder: path (a Path of each cost most of listing a year) and value."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name, _, value = entry.name.partition("=")
                 if name == column:
-                    yield Path(entry.path), value
+                    yield entry.path, value
     except FileNotFoundError:
         return
 
@@ -330,12 +332,9 @@ def move_durably(moves: Sequence[tuple[Path, Path]]) -> None:
 
 
 def _flush(paths: Sequence[Path]) -> None:
-    """Have files and folders on disk. Many of them cost less in one sync of the file systems than one by one."""
-    if len(paths) > MANY:
-        os.sync()
-        return
-    for path in paths:
-        fsync(path)
+    """Have files and folders on disk. At once: 16 of them one by one took ten times as long."""
+    with ThreadPoolExecutor(FLUSHES) as pool:
+        list(pool.map(fsync, paths))
 
 
 def fsync(path: Path) -> None:

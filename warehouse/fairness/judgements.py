@@ -21,28 +21,30 @@ DAYS_TO_KNOW = 7  # days from which a usual number of suspects can be told
 JUMP_P = 0.001
 
 
+# Each player's fastest kill of each boss, whatever the party: what `scores.score` compares within a cohort.
+FASTEST = """
+SELECT event_date, player_id, boss_id, min(fastest_ms) AS fastest_ms
+FROM player_boss_days
+WHERE fastest_ms IS NOT NULL AND event_date BETWEEN $first_day AND $last_day
+GROUP BY ALL
+ORDER BY ALL
+"""
+
+
 def judgements(engine: Engine, days: Days) -> pa.Table:
     """The rows of `fairness` of those days, sorted."""
-    flags = judged(engine, days)
-    evidence = _evidence(engine, days, flags)
-    rows = flags.join(evidence, on=[*KEY, "rule"], how="left").with_columns(
-        pl.col("evidence").fill_null([]),
-        baseline_from=pl.col("event_date") - timedelta(days=BASELINE_DAYS),
-        baseline_to=pl.col("event_date") - timedelta(days=1),
-    )
-    return rows.select(FAIRNESS.schema.names).sort(FAIRNESS.key).to_arrow().cast(FAIRNESS.schema)
+    rows = judged(engine, days)
+    _bind_events(engine, days)
+    engine.bind_rows("flags", reasons(rows).to_arrow(compat_level=pl.CompatLevel.oldest()))
+    evidence = frame(engine.run("evidence", first_day=days.first, last_day=days.last))
+    return with_evidence(rows, evidence).to_arrow().cast(FAIRNESS.schema)
 
 
 def judged(engine: Engine, days: Days) -> pl.DataFrame:
     """Every rule's row of every player of those days, with its verdict; without evidence."""
     rules = bind_models(engine, days)
     sums = frame(engine.run("fairness", first_day=days.first, last_day=days.last))
-    fastest = engine.query(
-        "SELECT event_date, player_id, boss_id, min(fastest_ms) AS fastest_ms FROM player_boss_days"
-        " WHERE fastest_ms IS NOT NULL AND event_date BETWEEN $first AND $last GROUP BY ALL ORDER BY ALL",
-        first=days.first,
-        last=days.last,
-    )
+    fastest = engine.query(FASTEST, first_day=days.first, last_day=days.last)
     return judge(score(sums, frame(fastest), {name: rule.min_n for name, rule in rules.items()}), rules)
 
 
@@ -102,19 +104,28 @@ def _bind_events(engine: Engine, days: Days) -> None:
     engine.bind_model("event_scores", first_day=days.first, last_day=days.last)
 
 
-def _evidence(engine: Engine, days: Days, flags: pl.DataFrame) -> pl.DataFrame:
-    """The ids behind each flag; a suspicion shows those of its largest part, whether or not that rule flags by itself."""
-    suspected = flags.filter((pl.col("rule") == SUSPICION) & (pl.col("verdict") == "flagged")).select(KEY)
-    parts = flags.filter(pl.col("rule") != SUSPICION).join(suspected, on=KEY).drop_nulls("share")
-    largest = parts.sort("share", "rule", descending=[True, False]).unique(KEY, keep="first", maintain_order=True)
-    reasons = pl.concat([flags.filter((pl.col("verdict") == "flagged") & (pl.col("rule") != SUSPICION)), largest]).unique(
-        [*KEY, "rule"]
+def reasons(rows: pl.DataFrame) -> pl.DataFrame:
+    """The flags whose events are looked for: each rule's, and of a suspicion its largest part, flagged by itself or not."""
+    flagged = rows.filter((pl.col("verdict") == "flagged") & (pl.col("rule") != SUSPICION))
+    return pl.concat([flagged, _largest_parts(rows)]).unique([*KEY, "rule"]).select(*KEY, "rule", "observed")
+
+
+def with_evidence(rows: pl.DataFrame, evidence: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `fairness`, sorted: each flag with the ids behind it, a suspicion with those of its largest part."""
+    of_suspicions = _largest_parts(rows).join(evidence, on=[*KEY, "rule"])
+    of_suspicions = of_suspicions.select(*KEY, pl.lit(SUSPICION).alias("rule"), "evidence")
+    rows = rows.join(pl.concat([evidence, of_suspicions]), on=[*KEY, "rule"], how="left").with_columns(
+        pl.col("evidence").fill_null([]),
+        baseline_from=pl.col("event_date") - timedelta(days=BASELINE_DAYS),
+        baseline_to=pl.col("event_date") - timedelta(days=1),
     )
-    _bind_events(engine, days)
-    engine.bind_rows("flags", reasons.select(*KEY, "rule", "observed").to_arrow(compat_level=pl.CompatLevel.oldest()))
-    evidence = frame(engine.run("evidence", first_day=days.first, last_day=days.last))
-    of_suspicions = largest.join(evidence, on=[*KEY, "rule"]).select(*KEY, pl.lit(SUSPICION).alias("rule"), "evidence")
-    return pl.concat([evidence, of_suspicions])
+    return rows.select(FAIRNESS.schema.names).sort(FAIRNESS.key)
+
+
+def _largest_parts(rows: pl.DataFrame) -> pl.DataFrame:
+    suspected = rows.filter((pl.col("rule") == SUSPICION) & (pl.col("verdict") == "flagged")).select(KEY)
+    parts = rows.filter(pl.col("rule") != SUSPICION).join(suspected, on=KEY).drop_nulls("share")
+    return parts.sort("share", "rule", descending=[True, False]).unique(KEY, keep="first", maintain_order=True)
 
 
 def _range(days: Days) -> dict[str, date | int]:
