@@ -21,7 +21,7 @@ from warehouse.events import EventRows, decode_any, decode_event
 from warehouse.tables import EVENTS
 
 OTHER_CONTENT: Final = "this id came before with other content; the first one stays"
-_BLOCK_BYTES: Final = 1024 * 1024
+_BLOCK_BYTES: Final = 4 * 1024 * 1024
 # Arrow's own allocator gives what it frees back to the system at once: faulting it in again was a fifth of the CPU.
 _POOL: Final = pa.system_memory_pool()
 _HEX_OF_16_BITS: Final = np.frombuffer("".join([f"{n:04x}" for n in range(1 << 16)]).encode(), np.uint8).reshape(-1, 4)
