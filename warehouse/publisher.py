@@ -100,10 +100,12 @@ def read_leaderboard(engine: Engine, window: Window) -> pl.DataFrame:
 
 
 def newest_event(engine: Engine, board: pl.DataFrame) -> int | None:
-    """The newest event that a board has counted (s since the epoch)."""
+    """The newest event that a board has counted (s since the epoch); None of an empty board, or where its last day is gone."""
     if not board.height:
         return None
     path = engine.lake.folder(PLAYER_DAYS, {"event_date": board["as_of"][0]}) / PARTITION_FILE
+    if not path.exists():
+        return None
     newest: int = pl.scan_parquet(path, hive_partitioning=False, glob=False).select(pl.max("last_ts")).collect().item()
     return newest
 
