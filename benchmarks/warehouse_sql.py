@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from math import ceil
 from pathlib import Path
 
 import duckdb
@@ -25,7 +26,7 @@ from warehouse.fairness.judgements import FASTEST, reasons, with_evidence
 from warehouse.fairness.rules import BASELINE_DAYS, Threshold, thresholds
 from warehouse.fairness.scores import score
 from warehouse.fairness.suspicion import judge
-from warehouse.folds import FOLDS, MONTH_DAYS
+from warehouse.folds import FOLDS, MONTH_DAYS, SCORED_ROWS
 from warehouse.settings import Settings
 from warehouse.spans import History, days_of, window_spans
 from warehouse.tables import (
@@ -99,8 +100,7 @@ class ByHand:
             self.compacted = all(len(of_day) == 1 and of_day[0] and of_day[0].sources for of_day in records)
             earlier = [day for day in history.days if day < self.days.first]
             self.before = {table.name: lake.files(table, earlier) for table in WITH_HISTORY}
-        names = [*TABLES, *OF_FAIRNESS, "landings", "player_spans", "event_scores", "evidence"]
-        self.statements = {name: self._filled(model(name).sql) for name in names if name != "events"}
+        self.statements = self.filled(self.days)
 
     def run(self) -> None:
         """Compute every table of the range."""
@@ -117,10 +117,10 @@ class ByHand:
         con.execute(f"CREATE VIEW player_spans AS {self.statements['player_spans']}")
         for name in ("progression", "leaderboards"):
             self.copy(con, CONTRACTS[name])
-        self.fairness(con)
         for table in (PROGRESSION, ACTIVITY_DAYS):
             con.execute(f"CREATE VIEW {table.name} AS {read(table, self.made(table))}")
         self.copy(con, CONTRACTS["daily_metrics"])
+        self.fairness(con)
         con.close()
 
     def small_tables(self) -> dict[str, pa.Table]:
@@ -157,14 +157,28 @@ class ByHand:
         )
 
     def fairness(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Sums by SQL, the rules on them, and the events behind their flags."""
+        """Sums by SQL, the rules on them, and the events behind their flags: of as many days at once as fit the memory."""
+        days = list(self.landed)
+        [rows] = con.execute(f"SELECT count(*) FROM player_days WHERE event_date >= DATE '{self.days.first}'").fetchone() or [0]
+        at_once = ceil(len(days) / ceil(rows / SCORED_ROWS))
+        for start in range(0, len(days), at_once):
+            self.judge(con, Days(days[start], days[min(start + at_once, len(days)) - 1]))
+
+    def judge(self, con: duckdb.DuckDBPyConnection, days: Days) -> None:
+        """The rows of `fairness` of those days."""
+        statements = self.statements if days == self.days else self.filled(days)
+        for table in WITH_HISTORY:
+            bounds = f"DATE '{days.first - timedelta(days=BASELINE_DAYS)}' AND DATE '{days.last}'"
+            baseline = f"SELECT * FROM ({self.with_history(table)}) WHERE event_date BETWEEN {bounds}"
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS {baseline}")
         for name in OF_FAIRNESS:
-            con.execute(f"CREATE {'TABLE' if name == 'xp_baselines' else 'VIEW'} {name} AS {self.statements[name]}")
-        sums, fastest = (frame(con, sql) for sql in (self.statements["fairness"], self._filled(FASTEST)))
+            kind = "TABLE" if name == "xp_baselines" else "VIEW"
+            con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS {statements[name]}")
+        sums, fastest = frame(con, statements["fairness"]), frame(con, statements["fastest"])
         rows = judge(score(sums, fastest, {name: rule.min_n for name, rule in self.rules.items()}), self.rules)
         con.register("flags", reasons(rows).to_arrow(compat_level=pl.CompatLevel.oldest()))
-        con.execute(f"CREATE VIEW event_scores AS {self.statements['event_scores']}")
-        rows = with_evidence(rows, frame(con, self.statements["evidence"]))
+        con.execute(f"CREATE OR REPLACE TEMP VIEW event_scores AS {statements['event_scores']}")
+        rows = with_evidence(rows, frame(con, statements["evidence"]))
         for (day,), of_day in rows.group_by("event_date", maintain_order=True):
             target = self.folder / "fairness" / f"event_date={day}" / "data.parquet"
             of_day.drop("event_date").write_parquet(target, compression="zstd", compression_level=LEVEL, mkdir=True)
@@ -208,16 +222,18 @@ class ByHand:
         pq.write_table(rows, path)
         return path
 
-    def _filled(self, sql: str) -> str:
-        """A model with its parameters filled in."""
+    def filled(self, days: Days) -> dict[str, str]:
+        """The models with the parameters of those days filled in."""
         parameters: dict[str, Parameter] = {
-            "first_day": self.days.first,
-            "last_day": self.days.last,
+            "first_day": days.first,
+            "last_day": days.last,
             "baseline_days": BASELINE_DAYS,
-            "month_start": self.days.first - timedelta(days=MONTH_DAYS - 1),
+            "month_start": days.first - timedelta(days=MONTH_DAYS - 1),
             "min_n": self.rules["boss_time"].min_n,
         }
-        return with_values(sql, parameters).sql(dialect="duckdb")
+        names = [*TABLES[1:], *OF_FAIRNESS, "landings", "player_spans", "event_scores", "evidence"]
+        sql = {name: model(name).sql for name in names} | {"fastest": FASTEST}
+        return {name: with_values(text, parameters).sql(dialect="duckdb") for name, text in sql.items()}
 
 
 def frame(con: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
