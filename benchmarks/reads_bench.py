@@ -6,8 +6,9 @@ Boards of a million, one worker, rate limit and all. Both sides are asked by one
 sends bytes that are ready and reads until the answer is whole; they take turns, read by read, and their answers are compared
 first. `ratio` is to the bare commands: for `around` those are two round trips, for `rank` one pipeline over the four boards.
 `ratio_safe` is to what a client has to send to be as sure as the API that its answer is of one publication: the same commands
-in MULTI with the board's metadata. `ingest_beside_reads` is the rate of single events with 50 reads/s beside them over the
-rate without.
+in MULTI with the board's metadata. What is asked `again` while its revision stands is answered from what the worker has kept;
+what is asked `first`, about another player with each read, shows what the way through Redis costs. `ingest_beside_reads` is the
+rate of single events with 50 reads/s beside them over the rate without.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,18 +147,23 @@ def publish(settings: Settings, players: int) -> list[str]:
     return keys
 
 
-def measure(name: str, ways: dict[str, Ask], alike: Callable[[Any, Any], bool], reads: int) -> None:
-    """Compare the `api`'s way to an answer with the bare commands (`redis`) and the `safe` ones; times in ms."""
-    first = ways["api"]()
-    for way, ask in ways.items():
-        assert way == "api" or alike(first, ask()), f"{name}: the answers of api and {way} differ:\n{first}\n{ask()}"
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(reads):
-        for way, ask in ways.items():
+def measure(
+    name: str, ways: Callable[[str], dict[str, Ask]], alike: Callable[[Any, Any], bool], players: list[str], **about: str
+) -> None:
+    """Ask for one player after another in every way: `api`, bare commands (`redis`), `safe` ones. Times in ms.
+
+    The ways' answers about the first and the last player are compared before.
+    """
+    for player in (players[0], players[-1]):
+        first, *others = [ask() for ask in ways(player).values()]
+        assert all(alike(first, other) for other in others), f"{name}: the answers differ:\n{first}\n{others}"
+    times: dict[str, list[float]] = defaultdict(list)
+    for player in players:
+        for way, ask in ways(player).items():
             started = time.perf_counter()
             ask()
             times[way].append((time.perf_counter() - started) * 1000)
-    figure: dict[str, Any] = {"name": name, "reads": reads}
+    figure: dict[str, Any] = {"name": name, **about, "reads": len(players)}
     for way, taken in times.items():
         cuts = statistics.quantiles(taken, n=100)
         figure |= {f"{way}_p{n}_ms": round(cuts[n - 1], 4) for n in (50, 95, 99)}
@@ -176,9 +183,10 @@ def pairs(members: list[str]) -> list[tuple[str, int]]:
 
 
 def compare(http: Http, raw: Raw, keys: list[str], players: int, reads: int) -> None:
-    """The three figures of reading."""
+    """The three figures of reading; those about a player for one player again and again, and for another with each read."""
     daily = next(key for key in keys if key.endswith("daily"))
-    me = f"player_{players // 2:07}"
+    one = [f"player_{players // 2:07}"] * reads
+    others = [f"player_{n:07}" for n in np.random.default_rng(2).choice(np.arange(100, players - 100), reads, replace=False)]
 
     def safe(*commands: list[str], of: list[str]) -> list[Any]:
         """The replies of commands that see one publication of those boards."""
@@ -186,37 +194,44 @@ def compare(http: Http, raw: Raw, keys: list[str], players: int, reads: int) -> 
         replies: list[Any] = raw.ask([["MULTI"], *heads, *commands, ["EXEC"]])[-1]
         return replies[len(of) :]
 
-    top = ["ZREVRANGE", daily, "0", "99", "WITHSCORES"]
-    ways: dict[str, Ask] = {
-        "api": http.reader("/leaderboard?window=daily&limit=100"),
-        "redis": lambda: raw.ask([top])[0],
-        "safe": lambda: safe(top, of=[daily])[0],
-    }
-    measure("read_top_vs_redis", ways, lambda a, b: board_lines(a) == pairs(b), reads)
-
-    def around(ask: Callable[[list[str]], list[Any]]) -> Any:
-        rank = ask(["ZREVRANK", daily, me])[0]
+    def around_by(ask: Callable[[list[str]], list[Any]], player: str) -> Any:
+        rank = ask(["ZREVRANK", daily, player])[0]
         return ask(["ZREVRANGE", daily, str(rank - 5), str(rank + 5), "WITHSCORES"])[0]
 
-    ways = {
-        "api": http.reader(f"/leaderboard/around/{me}?window=daily&limit=11"),
-        "redis": lambda: around(lambda command: raw.ask([command])),
-        "safe": lambda: around(lambda command: safe(command, of=[daily])),
-    }
-    measure("read_around_vs_redis", ways, lambda a, b: board_lines(a) == pairs(b), reads)
+    def top(_player: str) -> dict[str, Ask]:
+        command = ["ZREVRANGE", daily, "0", "99", "WITHSCORES"]
+        return {
+            "api": http.reader("/leaderboard?window=daily&limit=100"),
+            "redis": lambda: raw.ask([command])[0],
+            "safe": lambda: safe(command, of=[daily])[0],
+        }
 
-    questions = [[*words, me] for key in keys for words in (["ZREVRANK", key], ["ZSCORE", key])]
+    def around(player: str) -> dict[str, Ask]:
+        return {
+            "api": http.reader(f"/leaderboard/around/{player}?window=daily&limit=11"),
+            "redis": lambda: around_by(lambda command: raw.ask([command]), player),
+            "safe": lambda: around_by(lambda command: safe(command, of=[daily]), player),
+        }
+
+    def rank(player: str) -> dict[str, Ask]:
+        questions = [[*words, player] for key in keys for words in (["ZREVRANK", key], ["ZSCORE", key])]
+        return {
+            "api": http.reader(f"/players/{player}/rank"),
+            "redis": lambda: raw.ask(questions),
+            "safe": lambda: safe(*questions, of=keys),
+        }
+
+    def same_lines(page: dict[str, Any], members: list[str]) -> bool:
+        return board_lines(page) == pairs(members)
 
     def same_ranks(answer: dict[str, Any], replies: list[Any]) -> bool:
         found = [(one["rank"] - 1, one["score"]) for one in answer["ranks"]]
         return found == [(rank, math.floor(float(xp))) for rank, xp in zip(replies[::2], replies[1::2], strict=True)]
 
-    ways = {
-        "api": http.reader(f"/players/{me}/rank"),
-        "redis": lambda: raw.ask(questions),
-        "safe": lambda: safe(*questions, of=keys),
-    }
-    measure("read_rank_vs_redis", ways, same_ranks, reads)
+    measure("read_top_vs_redis", top, same_lines, one)
+    for asked, who in (("again", one), ("first", others)):
+        measure("read_around_vs_redis", around, same_lines, who, asked=asked)
+        measure("read_rank_vs_redis", rank, same_ranks, who, asked=asked)
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from datetime import date
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
-import msgspec
-
 from ingest_api import answers
 from ingest_api.access import Access
 from ingest_api.answers import AroundQuery, FriendsQuery, PageQuery, WindowQuery
@@ -151,13 +149,7 @@ class Reads:
         question = AskPage(which, offset, query.limit)
         if board is None:
             return Plan(None, question, tag)
-        known = next(iter(_known(request)), b"").decode("latin-1")
-
-        async def published() -> Found | None:
-            found = await self._published.page(board, offset, query.limit, known)
-            return found and Found(found[0].tag, found[1])
-
-        return Plan(published, question, tag)
+        return Plan(partial(self._published.page, board, offset, query.limit), question, tag)
 
     def _around(self, name: bytes, request: Request) -> Plan:
         player = answers.text(name)
@@ -166,16 +158,7 @@ class Reads:
         question = AskAround(which, player, query.limit)
         if board is None:
             return Plan(None, question)
-
-        async def published() -> Found | None:
-            found = await self._published.around(board, player, query.limit)
-            if found is None:
-                return None
-            if found[1] is None:
-                raise Problem(404, "not-found", answers.not_on_board(player, board.window))
-            return Found(found[0].tag, msgspec.json.encode(found[1]))
-
-        return Plan(published, question)
+        return Plan(partial(self._published.around, board, player, query.limit), question)
 
     def _friends(self, request: Request) -> Plan:
         query = answers.parse(request.query, FriendsQuery)
@@ -184,36 +167,19 @@ class Reads:
         question = AskFriends(which, players)
         if board is None:
             return Plan(None, question)
-
-        async def published() -> Found | None:
-            found = await self._published.friends(board, players)
-            return found and Found(found[0].tag, msgspec.json.encode(found[1]))
-
-        return Plan(published, question)
+        return Plan(partial(self._published.friends, board, players), question)
 
     def _ranks(self, name: bytes, request: Request) -> Plan:
         player = answers.text(name)
         _no_parameters(request)
         today = self._today()
         boards = [Board(window, window.redis_key.encode()) for window in self._windows_of(today)]
-
-        async def published() -> Found | None:
-            found = await self._published.ranks(boards, player)
-            if found is not None and all(place.rank is None for place in found.ranks):
-                raise Problem(404, "not-found", answers.on_no_board(player))
-            return None if found is None else Found(None, msgspec.json.encode(found))
-
-        return Plan(published, AskRanks(player, today))
+        return Plan(partial(self._published.ranks, boards, player), AskRanks(player, today))
 
     def _progress(self, name: bytes, request: Request) -> Plan:
         player = answers.text(name)
         _no_parameters(request)
-
-        async def published() -> Found | None:
-            found = await self._published.progress(player)
-            return None if found is None else Found(None, msgspec.json.encode(found))
-
-        return Plan(published, AskProgress(player))
+        return Plan(partial(self._published.progress, player), AskProgress(player))
 
     def _seasons(self, request: Request) -> Plan:
         _no_parameters(request)

@@ -122,9 +122,11 @@ def scores(xp: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     index = np.arange(len(xp))
     starts = np.concatenate(([True], xp[1:] != xp[:-1]))
     place = index - np.maximum.accumulate(np.where(starts, index, 0)) + 1
-    big = np.abs(xp).max(initial=0) >= EXACT_XP
-    step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64))) if big else FRACTION
-    return xp.astype(np.float64) + np.where(np.less(step, 1), np.maximum(1.0 - place * step, 0.0), 0.0)
+    step: float | npt.NDArray[np.float64] = FRACTION
+    if len(xp) and max(abs(xp[0]), abs(xp[-1])) >= EXACT_XP:
+        step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64)))
+    fraction: npt.NDArray[np.float64] = np.maximum(1.0 - place * step, 0.0)
+    return xp + fraction
 
 
 def read_board(client: Client, key: str, limit: int = TOP) -> Board | None:

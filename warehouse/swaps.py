@@ -226,13 +226,14 @@ class _Changes:
 def _changes(sent: Sent, members: pl.DataFrame, stamp: Stamp) -> _Changes | None:
     """What changed since, or None where the whole board is the better or the safer way.
 
-    Both boards fall along their ranks, so that a score is found by bisection: 1 million members take 30 ms, a join 200 ms.
+    Both boards fall along their ranks, so that one pass finds each score in the other: 1 million members take 6 ms, a search for
+    each of them 23, a join by player 200.
     """
     old = sent.members
     if sent.stamp.start != stamp.start or not old.height or not members.height:
         return None
-    old_scores, new_scores = old["score"].to_numpy(), members["score"].to_numpy()
-    at = np.minimum(old.height - np.searchsorted(old_scores[::-1], new_scores, side="right"), old.height - 1)
+    rising = [board.select(score=-pl.col("score")).set_sorted("score") for board in (old, members)]
+    at = rising[1].join_asof(rising[0].with_row_index("at"), on="score")["at"].fill_null(0).to_numpy()
     same = old["hash"].to_numpy()[at] == members["hash"].to_numpy()
     kept = np.zeros(old.height, dtype=bool)
     kept[at[same]] = True
