@@ -1,31 +1,55 @@
-"""`python crash.py N`: seal, and die (SIGKILL) before the N-th step that touches the disk. Exits 0 when there were fewer steps.
+"""`python ingest_crash.py ORIGIN COPIES`: seal copies of a deployment, the N-th dying (SIGKILL) before the N-th disk step.
 
-The settings come from the environment, as for the real sealer.
+It ends with the first copy that had fewer steps, and fails where a copy ended otherwise. A copy is sealed by a fork: starting
+Python for each would take a minute.
 """
 
 import itertools
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
+import fsspec.implementations.memory  # noqa: F401 - with pandas, what sealing would import in each fork
+import pandas as pd  # noqa: F401
+
 from ingest_api.sealer import seal_once
-from warehouse.settings import load_settings
-
-_steps = itertools.count(1)
-_last = int(sys.argv[1])
+from warehouse.settings import Settings
 
 
-def _counted(function: Any) -> Any:
-    def step(*args: Any, **kwargs: Any) -> Any:
-        if next(_steps) == _last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
+def seal(folder: Path, last: int) -> None:
+    """Seal, and die before that step."""
+    steps = itertools.count(1)
 
-    return step
+    def counted(function: Any) -> Any:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            if next(steps) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return step
+
+    for name in ("fsync", "rename", "replace", "unlink", "mkdir"):
+        setattr(os, name, counted(getattr(os, name)))
+    seal_once(Settings(data_dir=folder, _env_file=None))
 
 
-for name in ("fsync", "rename", "replace", "unlink", "mkdir"):
-    setattr(os, name, _counted(getattr(os, name)))
+def main(origin: Path, copies: Path) -> None:
+    """Seal one copy after the other."""
+    for step in itertools.count(1):
+        folder = copies / str(step)
+        shutil.copytree(origin, folder)
+        child = os.fork()
+        if not child:
+            seal(folder, step)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            return
+        if status != -signal.SIGKILL:
+            sys.exit(f"step {step}: exit code {status}")
 
-seal_once(load_settings())
+
+main(*map(Path, sys.argv[1:]))

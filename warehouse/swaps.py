@@ -226,8 +226,8 @@ class _Changes:
 def _changes(sent: Sent, members: pl.DataFrame, stamp: Stamp) -> _Changes | None:
     """What changed since, or None where the whole board is the better or the safer way.
 
-    Both boards fall along their ranks, so that one pass finds each score in the other: 1 million members take 6 ms, a search for
-    each of them 23, a join by player 200.
+    Both boards fall along their ranks, so that one pass finds each score in the other: 1 million members take 6 ms, a search
+    for each of them 23, a join by player 200.
     """
     old = sent.members
     if sent.stamp.start != stamp.start or not old.height or not members.height:
