@@ -29,7 +29,7 @@ _EVENTS: dict[str, Any] = {
 }
 # Random text (UUIDs) took 13 µs an event at level 15, and came out larger than at 1; at 7 it takes 0.6.
 _FREE = {"event_id": 7, "extra": 3}
-ROW_GROUP = 1 << 18  # rows: DuckDB reads row groups side by side, and 2^20 saved 1 % only
+ROW_GROUP = 1 << 18  # rows: DuckDB and Polars read row groups side by side, and 2^20 saved 1 % only
 
 
 def fresh(table: Table) -> dict[str, Any]:

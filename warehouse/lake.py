@@ -172,7 +172,7 @@ class Lake:
         path = self.folder(table, keys) / name
         temporary = self.beside(path, table.name)
         try:
-            pq.write_table(conform(table, rows), temporary, **encodings.fresh(table))
+            pq.write_table(conform(table, rows), temporary, encodings.ROW_GROUP, **encodings.fresh(table))
             record = FileRecord(rows.num_rows, sha256(temporary), inputs)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -237,7 +237,7 @@ def _changes(sent: Sent, members: pl.DataFrame, stamp: Stamp) -> _Changes | None
     same = old["hash"].to_numpy()[at] == members["hash"].to_numpy()
     kept = np.zeros(old.height, dtype=bool)
     kept[at[same]] = True
-    put, left = members.filter(~same), old.filter(~kept)
+    put, left = members[np.flatnonzero(~same)], old[np.flatnonzero(~kept)]
     changes = _Changes(put, left.join(put, on="player_id", how="anti")["player_id"].to_list())
     result = (int(sent.stamp.checksum, 16) - _checksum(left) + _checksum(put)) % 2**64
     return changes if len(changes) <= CHANGES_AT_ONCE and result == int(stamp.checksum, 16) else None
