@@ -88,6 +88,8 @@ def system(folder: Path) -> Iterator[tuple[Settings, str]]:
         "PATH": f"{BIN}:{os.environ['PATH']}",
     }
     ensure_demo_key(settings)
+    # As `make up` does: a web server and a daemon that make Dagster's databases at once spoil them.
+    subprocess.run([BIN / "dagster", "instance", "info"], env=environment, stdout=subprocess.DEVNULL, check=True)
     with (folder / "log").open("wb") as log:
         command = [BIN / "honcho", "-f", folder / "Procfile", "-d", REPO, "start"]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
