@@ -1,7 +1,8 @@
 """Reads what is published in Redis: each answer from one publication, however many keys it is put together from.
 
 The keys of one board are swapped in one transaction, so they are read in one, and their revisions are compared all the same.
-An answer is kept for as long as its board's revision stands, and which one stands is asked ten times a second at most.
+Pages, neighbours and ranks are kept while their boards' revisions stand; one that was seen within a tenth of a second is taken
+to stand.
 None means that Redis cannot answer; then the warehouse does. What does not belong here: the keys (`warehouse.boards`).
 """
 

@@ -51,7 +51,7 @@ _FLAT: Final = ", ".join(
     [f"{field} AS {to}" for field, to in _COLUMNS.items()] + [f"payload.{field} AS {to}" for field, (to, _) in _PAYLOAD.items()]
 )
 # Rows are numbered as they come: with one thread that is the order of the content.
-_SELECT: Final = f"SELECT * FROM (SELECT row_number() OVER () AS place, {_FLAT} FROM read) WHERE type IS NOT NULL"  # noqa: S608
+_SELECT: Final = f"SELECT * FROM (SELECT row_number() OVER () AS place, {_FLAT} FROM read) WHERE type IS NOT NULL"  # noqa: S608 - our names
 _JSON_FIELDS: Final = [*_COLUMNS.values(), *(column for column, _ in _PAYLOAD.values())]
 
 
@@ -80,7 +80,7 @@ def unfold(entries: list[Entry]) -> tuple[pa.Table, list[Refusal]]:
 
 def in_columns(entries: list[Entry]) -> pa.Table | None:
     """The rows by DuckDB's JSON reader, or None where that would not be the whole truth."""
-    content = b"".join([b"[", *[part for entry in entries for part in (*_elements(entry), _END)], b"{}]"])
+    content = b"".join([b"[", *[part for entry in entries for part in (_elements(entry), _END)], b"{}]"])
     try:
         events = _read(content)
     except (duckdb.InvalidInputException, duckdb.ConversionException):
@@ -136,13 +136,13 @@ def _read(content: bytes) -> pa.Table:
     return table
 
 
-def _elements(entry: Entry) -> list[bytes | memoryview]:
-    """An entry's events as elements of a JSON array, in pieces that need no copy."""
+def _elements(entry: Entry) -> bytes | memoryview:
+    """An entry's events as elements of a JSON array; what came as one is not copied."""
     form, _, encoding = entry.form.partition("+")
     body = unpack(entry.body, encoding)
     if form == "array":
-        return [memoryview(body)[body.index(b"[") + 1 : body.rindex(b"]")]]
-    return [b",".join(cut(form, body))]
+        return memoryview(body)[body.index(b"[") + 1 : body.rindex(b"]")]
+    return b",".join(cut(form, body))
 
 
 def _is_all(events: pa.Table, content: bytes) -> bool:

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fsspec.implementations.memory  # noqa: F401 - with pandas, what sealing would import in each fork
-import pandas as pd  # noqa: F401
+import fsspec.implementations.memory  # noqa: F401 - else each fork imports it
+import pandas as pd  # noqa: F401 - pyarrow imports it with the first array
 
 from ingest_api.sealer import seal_once
 from warehouse.settings import Settings
