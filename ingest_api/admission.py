@@ -3,9 +3,10 @@
 What does not belong here: HTTP, Redis, the disk.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ingest_api.bodies import Checked, Refused, cut
 from ingest_api.door import Door
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _OTHER_CONTENT = "this id came before with other content; the first one stays"
 
 
-class ErrorItem(msgspec.Struct, frozen=True):
+class ErrorItem(Struct, frozen=True):
     """Why one event of a batch was refused. `index` is its position, `field` the JSON path of the offending value."""
 
     index: int
@@ -26,7 +27,7 @@ class ErrorItem(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(Struct, frozen=True):
     """The body of a 202: accepted + duplicates + rejected = received."""
 
     accepted: int
@@ -35,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True):
     errors: list[ErrorItem]
 
 
-class Arrival(NamedTuple):
+class Arrival(Struct, frozen=True, gc=False):
     """A body and where it came from. `raw` is as it was sent, `plain` unpacked, `encoding` how it was packed (or empty)."""
 
     received_ms: int
@@ -47,7 +48,7 @@ class Arrival(NamedTuple):
     plain: bytes
 
 
-class Admitted(NamedTuple):
+class Admitted(Struct, frozen=True, gc=False):
     """What goes into the journal, and the answer once it is there.
 
     `single_error` is why the event of a `POST /events` was refused.
@@ -117,7 +118,7 @@ def _refusal(arrival: Arrival, one: Refused) -> Refusal:
     )
 
 
-class _OnlyId(msgspec.Struct):
+class _OnlyId(Struct):
     eventId: str | None = None  # noqa: N815 - the contract's name
 
 

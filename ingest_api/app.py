@@ -62,7 +62,7 @@ class App:
         self._pressure = pressure
         self._metrics = metrics
         self._repeat_status = 202 if settings.idempotency == "replay" else 409
-        self._id_prefix = os.urandom(8).hex()
+        self._id_prefix = os.urandom(8).hex().encode()
         self._count = 0
         self._pages: dict[bytes, Callable[[Request], None]] = {
             b"/healthz": self._healthz,
@@ -106,7 +106,7 @@ class App:
             request.id = given
         else:
             self._count += 1
-            request.id = b"%b%012x" % (self._id_prefix.encode(), self._count)
+            request.id = b"%b%012x" % (self._id_prefix, self._count)
 
     def _take(self, request: Request) -> None:
         if self._pressure.reason:

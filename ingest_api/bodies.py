@@ -5,10 +5,10 @@ What does not belong here: the contract of one event (`warehouse.events`), who s
 
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 import zstandard
+from msgspec import Struct
 
 from ingest_api.problems import Problem
 from warehouse.errors import EventError
@@ -26,7 +26,7 @@ _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
 _raw_event = msgspec.json.Decoder(msgspec.Raw)
 
 
-class Refused(NamedTuple):
+class Refused(Struct, frozen=True, gc=False):
     """An event of a body that breaks the contract."""
 
     position: int
@@ -34,7 +34,7 @@ class Refused(NamedTuple):
     body: bytes
 
 
-class Checked(NamedTuple):
+class Checked(Struct, frozen=True, gc=False):
     """A body's events. `slices` are the accepted ones' bytes, None where everything was accepted."""
 
     form: str

@@ -144,7 +144,8 @@ class Connection(asyncio.Protocol):
         request.method = self._parser.get_method()
         request.path, _, request.query = request.path.partition(b"?")
         request.keep_alive = self._parser.should_keep_alive()
-        request.version = self._parser.get_http_version()
+        if request.method == b"GET":  # nobody else asks, and every POST would pay for it
+            request.version = self._parser.get_http_version()
         self._in_head, self._bytes = False, 0
         self._length = int(request.headers.get(b"content-length", b"0"))
         if b"transfer-encoding" in request.headers:

@@ -6,9 +6,10 @@ Exactness does not depend on any of it: an event counts once by its id. What doe
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import xxhash
+from msgspec import Struct
 
 from ingest_api.problems import Problem
 from ingest_api.redis_link import Reply, command
@@ -19,7 +20,7 @@ _FINGERPRINT_BYTES: Final = 16
 _REPLAY_S: Final = 2 * TOLERANCE_S + 60  # from 5 minutes ahead to 5 minutes behind, and clocks that differ
 
 
-class Caller(NamedTuple):
+class Caller(Struct, frozen=True, gc=False):
     """Who sends a request, and what makes it recognizable. `name` counts for the rate limit."""
 
     name: bytes
@@ -28,7 +29,7 @@ class Caller(NamedTuple):
     replay_key: bytes | None
 
 
-class Rate(NamedTuple):
+class Rate(Struct, frozen=True, gc=False):
     """Where a client stands in its rate limit; `remaining` is below 0 beyond it. `resets_s`: when the fixed window ends."""
 
     limit: int
@@ -50,7 +51,7 @@ class Rate(NamedTuple):
         )  # fmt: skip
 
 
-class Finding(NamedTuple):
+class Finding(Struct, frozen=True, gc=False):
     """What Redis said of one request: nothing against it, a refusal, or the answer that it had before."""
 
     refusal: Problem | None

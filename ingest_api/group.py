@@ -7,10 +7,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ingest_api.admission import Admitted, Arrival, admit
 from ingest_api.bodies import Checked
@@ -30,7 +32,7 @@ _LATER: Final = (("retry-after", "5"),)
 log = structlog.get_logger(__name__)
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of a request: a refusal or an earlier answer (in `finding`), or its own, now on disk."""
 
     finding: Finding
@@ -38,7 +40,7 @@ class Outcome(NamedTuple):
     answer: bytes
 
 
-class Waiting(NamedTuple):
+class Waiting(Struct, frozen=True, gc=False):
     """A checked request that waits for its group. `done` is called once, with its outcome or with why there is none."""
 
     caller: Caller
@@ -198,8 +200,8 @@ class _Decisions:
 def _same_key(caller: Caller, finding: Finding, fingerprint: bytes, answer: bytes) -> Finding:
     """Two requests of one group have the same `Idempotency-Key`: the second one is told what Redis would say."""
     if fingerprint != caller.fingerprint:
-        return finding._replace(refusal=other_body())
-    return finding._replace(earlier=answer)
+        return replace(finding, refusal=other_body())
+    return replace(finding, earlier=answer)
 
 
 def _encode(admitted: Admitted) -> bytes:

@@ -56,6 +56,7 @@ _SERIES: Final = (
     *(Series(family.name) for family in FAMILIES[2:] if family.kind != "histogram"),
 )
 _PLACES: Final = {series: place for place, series in enumerate(_SERIES)}
+_UNLABELLED: Final = {series.name: place for series, place in _PLACES.items() if not series.labels}
 _REQUESTS: Final = {status: place for place, status in enumerate(_STATUSES)}
 _EVENTS: Final = len(_STATUSES)
 _COMMITS: Final = _EVENTS + 3
@@ -99,11 +100,11 @@ class Metrics:
 
     def add(self, name: str, amount: float = 1) -> None:
         """Raise a counter that has no labels."""
-        self._values[_PLACES[Series(name)]] += amount
+        self._values[_UNLABELLED[name]] += amount
 
     def put(self, name: str, value: float) -> None:
         """Set a gauge."""
-        self._values[_PLACES[Series(name)]] = value
+        self._values[_UNLABELLED[name]] = value
 
     def remove(self) -> None:
         """Take the file away: this process ends as it should, and its gauges mean nothing any more."""

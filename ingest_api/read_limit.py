@@ -11,6 +11,8 @@ from collections import Counter, OrderedDict
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from ingest_api.gate import Caller, Gate, Rate
 from ingest_api.problems import Problem
 from ingest_api.redis_link import RedisError, RedisLink, Reply
@@ -37,7 +39,7 @@ class ReadLimit:
         rate, until_s = self._standing.get(name, (None, 0.0))
         if rate is None or time.time() >= until_s:
             return None
-        rate = rate._replace(remaining=rate.remaining - self._untold[name])
+        rate = replace(rate, remaining=rate.remaining - self._untold[name])
         if rate.remaining <= 0:
             detail = f"More than {rate.limit:,} reads in {rate.window_s} s by this reader and address."
             raise Problem(429, "rate-limit", detail, headers=(("retry-after", str(rate.resets_s)), *rate.headers()))

@@ -1,6 +1,6 @@
 """One pipelined connection to Redis for a worker: many commands, one write, their replies in order.
 
-It speaks RESP2 itself: a pipeline object per group commit was the largest cost on the way to the answer (docs/ingest.md).
+It writes commands itself: a pipeline object per group commit was the largest cost on the way to the answer (docs/ingest.md).
 What does not belong here: which commands (`gate.py`).
 """
 
@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 import structlog
 
 from warehouse.embedded_redis import redis_url
@@ -21,6 +22,7 @@ Reply = bytes | int | None | list[Any]
 _CONNECT_S: Final = 2.0
 _ANSWER_S: Final = 1.0
 _DEFAULT_PORT: Final = 6379
+_INCOMPLETE: Final = False  # what hiredis says where the rest of a reply is still on its way; no RESP2 reply is a boolean
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +118,7 @@ class _Wire(asyncio.Protocol):
         self._loop = loop
         self._waiting: deque[tuple[asyncio.Future[list[Reply]], int, float]] = deque()
         self._commands: list[bytes] = []
-        self._buffer = b""
+        self._reader = hiredis.Reader(protocolError=RedisError, replyError=RedisError)
         self._replies: list[Reply | RedisError] = []
         self.closed = False
         self.trouble = ""
@@ -128,17 +130,11 @@ class _Wire(asyncio.Protocol):
         self.close(str(exc or "connection closed by Redis"))
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        at = 0
-        while self._waiting:
-            try:
-                reply, at = _parse(self._buffer, at)
-            except IndexError:
-                break  # the rest of this reply is still on its way
+        self._reader.feed(data)
+        while self._waiting and (reply := self._reader.gets()) is not _INCOMPLETE:
             self._replies.append(reply)
             if len(self._replies) == self._waiting[0][1]:
                 self._settle()
-        self._buffer = self._buffer[at:]
 
     def send(self, commands: bytes, replies: int) -> asyncio.Future[list[Reply]]:
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
@@ -176,30 +172,6 @@ class _Wire(asyncio.Protocol):
             future.set_exception(error)
         else:
             future.set_result(replies)  # type: ignore[arg-type]
-
-
-def _parse(buffer: bytes, at: int) -> tuple[Reply | RedisError, int]:
-    """The reply that starts at `at`, and where the next one does. Raises IndexError where it is not complete."""
-    end = buffer.find(b"\r\n", at)
-    if end < 0:
-        raise IndexError
-    kind, line, after = buffer[at : at + 1], buffer[at + 1 : end], end + 2
-    if kind == b"+":
-        return line, after
-    if kind == b"-":
-        return RedisError(line.decode(errors="replace")), after
-    size = int(line)
-    if kind == b":" or size < 0:
-        return (size if kind == b":" else None), after
-    if kind == b"$":
-        if len(buffer) < after + size + 2:
-            raise IndexError
-        return buffer[after : after + size], after + size + 2
-    items: list[Any] = []
-    for _ in range(size):
-        item, after = _parse(buffer, after)
-        items.append(item)
-    return items, after
 
 
 def _ignore(future: asyncio.Future[list[Reply]]) -> None:
