@@ -5,7 +5,7 @@ What does not belong here: where an answer is found (`published.py` in Redis, `r
 
 import base64
 import binascii
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ingest_api.problems import Problem
-from warehouse.calendar import Calendar, Window, WindowKind
+from warehouse.calendar import Calendar, Window, WindowKind, iso
 
 MAX_LIMIT: Final = 1_000
 MAX_IDS: Final = 100
@@ -265,11 +265,6 @@ def on_no_board(player: str) -> str:
     return (
         f"{player!r} is on no board that runs now. Ids are exact; a player is on a board from their first XP in its window on."
     )
-
-
-def iso(ts: float) -> str:
-    """`ts` (s since the epoch) in ISO 8601, UTC."""
-    return datetime.fromtimestamp(ts, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @lru_cache(maxsize=256)

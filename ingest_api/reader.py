@@ -29,7 +29,6 @@ from ingest_api.answers import (
     about,
     cursor,
     first_around,
-    iso,
     not_on_board,
     on_no_board,
     place,
@@ -48,7 +47,7 @@ from ingest_api.questions import (
     Reply,
 )
 from warehouse import readings
-from warehouse.calendar import Season, WindowKind
+from warehouse.calendar import Season, WindowKind, iso
 from warehouse.engine import DuckDBEngine, Engine
 from warehouse.errors import FairboardError
 from warehouse.lake import PARTITION_FILE

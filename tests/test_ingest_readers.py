@@ -17,8 +17,8 @@ from reads_fixtures import AWAY, Game, published_game, reading
 from ingest_api.keys import make_key, retire_keys
 from ingest_api.signature import sign
 from tests.ingest_fixtures import SECRET, Service, progression, wait_until
-from warehouse.boards import TOP, iso
-from warehouse.calendar import Calendar, Window, WindowKind
+from warehouse.boards import TOP
+from warehouse.calendar import Calendar, Window, WindowKind, iso
 from warehouse.embedded_redis import connect
 from warehouse.lake import Lake
 from warehouse.swaps import publish_board

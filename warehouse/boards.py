@@ -6,7 +6,7 @@ are due (`publisher.py`), who is on them (`leaderboards` in the lake).
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import islice
 from typing import Any, TypeAlias, cast
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import redis
 
-from warehouse.calendar import Calendar, Window, WindowKind
+from warehouse.calendar import Calendar, Window, WindowKind, iso
 from warehouse.errors import StoreUnavailable
 
 TOP = 100
@@ -196,8 +196,3 @@ def has_progress(client: Client) -> bool:
 def entries(board: pl.DataFrame) -> list[Entry]:
     """Rows of `leaderboards` as entries."""
     return [Entry(*row) for row in board.select(ENTRY_COLUMNS).iter_rows()]
-
-
-def iso(ts: float) -> str:
-    """A time (s since the epoch) as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(ts, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -210,6 +210,11 @@ class Calendar:
 
 def _month(season_id: str) -> date:
     return date.fromisoformat(f"{season_id}-01")
+
+
+def iso(ts: float) -> str:
+    """A time (s since the epoch) as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(ts, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def read_seasons(path: Path) -> list[Season]:

@@ -21,7 +21,6 @@ from warehouse.boards import (
     BoardMeta,
     Client,
     entries,
-    iso,
     meta_key,
     node_of,
     page_key,
@@ -29,7 +28,7 @@ from warehouse.boards import (
     staging_key,
     stamp_key,
 )
-from warehouse.calendar import Calendar, Window, WindowKind
+from warehouse.calendar import Calendar, Window, WindowKind, iso
 
 # A variadic ZADD of 1,000 members is the fast one; ten of them hold the server for 13 ms.
 CHUNK, GROUP = 1_000, 10_000
