@@ -32,6 +32,8 @@ _LATER: Final = (("retry-after", "5"),)
 log = structlog.get_logger(__name__)
 
 
+# What a request becomes on its way is unseen by the garbage collector (`gc=False`), there are thousands a second: nothing that
+# it holds may lead back to it.
 class Outcome(Struct, frozen=True, gc=False):
     """What became of a request: a refusal or an earlier answer (in `finding`), or its own, now on disk."""
 
