@@ -6,6 +6,7 @@ What does not belong here: bytes on sockets (`connection.py`), and anything that
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from functools import partial
 from logging import ERROR, INFO
@@ -35,6 +36,8 @@ _JSON: Final = b"content-type: application/json\r\n"
 _PROBLEM: Final = b"content-type: application/problem+json\r\n"
 _METRICS: Final = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _INTAKE: Final = (b"/events", b"/events/batch")
+# From here on a body's digest takes longer than to have it made by another thread, without the interpreter's lock.
+_LARGE_BODY_BYTES: Final = 32 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +73,8 @@ class App:
             b"/metrics": self._metrics_page,
             b"/openapi.json": self._openapi,
         }
+        self._verifier = ThreadPoolExecutor(1, "verify")
+        self.verifying = 0
         self._access = access
         self._reads = reads
         self._reading: set[asyncio.Task[Answer | None]] = set()
@@ -85,15 +90,10 @@ class App:
     def handle(self, request: Request) -> None:
         """Answer a request, now or when its group is on disk. Nothing that a client sends makes this raise."""
         self._name(request)
-        try:
-            if request.method == b"POST" and request.path in _INTAKE:
-                self._take(request)
-            else:
-                self._page(request)
-        except Problem as problem:
-            self._refuse(request, problem)
-        except Exception as error:  # noqa: BLE001 - a bug: the client is told, the connection and the worker live on
-            self._fault(request, error)
+        if request.method == b"POST" and request.path in _INTAKE:
+            self._try(self._verify, request)
+        else:
+            self._try(self._page, request)
 
     def refuse(self, request: Request, problem: Problem) -> None:
         """Answer a request that is no proper HTTP, or too large, or too slow."""
@@ -108,10 +108,30 @@ class App:
             self._count += 1
             request.id = b"%b%012x" % (self._id_prefix, self._count)
 
-    def _take(self, request: Request) -> None:
+    def _try(self, step: Callable[[Request], None], request: Request) -> None:
+        try:
+            step(request)
+        except Problem as problem:
+            self._refuse(request, problem)
+        except Exception as error:  # noqa: BLE001 - a bug: the client is told, the connection and the worker live on
+            self._fault(request, error)
+
+    def _verify(self, request: Request) -> None:
         if self._pressure.reason:
             raise Problem(503, "pressure", self._pressure.reason, headers=(("retry-after", "5"),))
-        caller, checked, arrival = self._intake.take(request)
+        if len(request.body) < _LARGE_BODY_BYTES:
+            self._take(request, self._intake.verify(request))
+            return
+        self.verifying += 1
+        verified = asyncio.get_running_loop().run_in_executor(self._verifier, self._intake.verify, request)
+        verified.add_done_callback(partial(self._verified, request))
+
+    def _verified(self, request: Request, key_id: asyncio.Future[str]) -> None:
+        self.verifying -= 1
+        self._try(lambda request: self._take(request, key_id.result()), request)
+
+    def _take(self, request: Request, key_id: str) -> None:
+        caller, checked, arrival = self._intake.take(request, key_id)
         self._metrics.add("fairboard_ingest_bytes_total", len(request.body))
         self._group.join(Waiting(caller, checked, arrival, partial(self._done, request)))
 

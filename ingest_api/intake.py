@@ -41,15 +41,24 @@ class Intake:
             self._keys_changed_ns = changed_ns
             self._signatures = Signatures(live_secrets(self._settings))
 
-    def take(self, request: Request) -> tuple[Caller, Checked, Arrival]:
-        """Read one request.
+    def verify(self, request: Request) -> str:
+        """Who signed the request: the id of their key. Any thread may ask.
+
+        Raises:
+            Problem: nobody that is known here.
+        """
+        header = request.headers.get
+        signature, stamp, key_id = header(b"x-signature"), header(b"x-timestamp"), header(b"x-key-id")
+        return self._signatures.verify(request.body, signature, stamp, key_id, int(time.time()))
+
+    def take(self, request: Request, key_id: str) -> tuple[Caller, Checked, Arrival]:
+        """Read one request, signed with that key.
 
         Raises:
             Problem: it is refused as a whole.
         """
         header, raw, now_ms = request.headers.get, request.body, time.time_ns() // 1_000_000
         signature, stamp, name = header(b"x-signature"), header(b"x-timestamp"), header(b"idempotency-key")
-        key_id = self._signatures.verify(raw, signature, stamp, header(b"x-key-id"), now_ms // 1000)
         if stamp is None and self._unstamped == "refuse":
             raise Problem(401, "unstamped", "Signatures without X-Timestamp are switched off here.")
         if name is not None and not is_name(name):

@@ -91,7 +91,7 @@ class Worker:
         deadline = time.monotonic() + _DRAIN_WITHIN_S
         for connection in list(self._app.connections):
             connection.finish()
-        while (self._app.connections or not self._group.idle) and time.monotonic() < deadline:  # noqa: ASYNC110 - rare, short
+        while (self._app.connections or self._app.verifying or not self._group.idle) and time.monotonic() < deadline:  # noqa: ASYNC110 - rare, short
             await asyncio.sleep(0.01)
 
     def _tick(self) -> None:

@@ -70,13 +70,16 @@ def _signed(body: bytes, head: bytes = b"", path: bytes = b"/events") -> bytes:
 
 
 def test_pipelined_requests_are_answered_in_their_order(running: Service) -> None:
-    bodies = [json.dumps(progression(eventId=f"pipe-{n}")).encode() for n in range(300)]
-    requests = [
-        _signed(body, b"x-request-id: n%d\r\n" % n)
-        if n % 3
-        else b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: n%d\r\n\r\n" % n
-        for n, body in enumerate(bodies)
-    ]
+    large = json.dumps([progression()] * 400).encode()  # its signature is checked by another thread
+    requests = []
+    for n in range(300):
+        head = b"x-request-id: n%d\r\n" % n
+        if n % 20 == 1:
+            requests.append(_signed(large, head, b"/events/batch"))
+        elif n % 3:
+            requests.append(_signed(json.dumps(progression(eventId=f"pipe-{n}")).encode(), head))
+        else:
+            requests.append(b"GET /healthz HTTP/1.1\r\nhost: x\r\n%b\r\n" % head)
     answers = _raw(running, b"".join(requests)).split(b"HTTP/1.1 ")[1:]
     assert [a.partition(b"x-request-id: n")[2].partition(b"\r")[0] for a in answers] == [b"%d" % n for n in range(300)]
 

@@ -94,8 +94,9 @@ def test_one_id_twice_is_a_duplicate(running: Service) -> None:
         {"x_timestamp": "9" * 400},
     ],
 )
-def test_a_wrong_signature_is_a_401(running: Service, headers: dict[str, str]) -> None:
-    response = running.post("/events", json.dumps(progression()).encode(), **headers)
+@pytest.mark.parametrize("events", [1, 1000], ids=["small", "large"])
+def test_a_wrong_signature_is_a_401(running: Service, headers: dict[str, str], events: int) -> None:
+    response = running.post("/events/batch", json.dumps([progression()] * events).encode(), **headers)
     assert response.status_code == 401
     assert response.json()["type"].endswith(":signature")
 
@@ -150,6 +151,23 @@ def test_everything_accepted_and_refused_is_in_the_lake_after_sigterm(tmp_path: 
         assert started.events()["event_id"].n_unique() == 20
         assert started.rejects().height == 20
         assert not list((tmp_path / "data" / "journal").glob("*/*"))
+
+
+@pytest.mark.parametrize("form", ["array", "lines"])
+def test_a_large_batch_is_packed_on_disk_and_in_the_lake_as_it_was_sent(tmp_path: Path, form: str) -> None:
+    events = [progression(f"player_{n}", n, eventId=f"whole-{n}") for n in range(1000)]
+    whole = [json.dumps(event).encode() for event in events]
+    part = [b'{"type":"foo"}', *(raw.replace(b"whole", b"part") for raw in whole[1:])]
+    with service(tmp_path / "data", FAIRBOARD_SEAL_AFTER_S="3600") as started:
+        for lines, accepted in ((whole, 1000), (part, 999)):
+            body = b"[" + b", ".join(lines) + b"]" if form == "array" else b"\n".join(lines)
+            assert started.post("/events/batch", body).json()["accepted"] == accepted
+        assert sum(file.stat().st_size for file in (tmp_path / "data" / "journal").glob("*/*")) < len(body)
+        started.stop()
+        assert started.rejects().height == 1
+        rows = started.events().sort("event_id").select("event_id", "player_id", "delta_xp").rows()
+    sent = [(f"{name}-{n}", f"player_{n}", n) for name, first in (("whole", 0), ("part", 1)) for n in range(first, 1000)]
+    assert rows == sorted(sent)
 
 
 def test_a_wrong_path_or_method_is_told(running: Service) -> None:
