@@ -128,7 +128,7 @@ class App:
 
     def _verified(self, request: Request, key_id: asyncio.Future[str]) -> None:
         self.verifying -= 1
-        self._try(lambda request: self._take(request, key_id.result()), request)
+        self._try(lambda _: self._take(request, key_id.result()), request)
 
     def _take(self, request: Request, key_id: str) -> None:
         caller, checked, arrival = self._intake.take(request, key_id)

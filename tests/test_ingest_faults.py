@@ -295,8 +295,8 @@ def _fill_the_disk(folder: Path) -> None:
     settings = {"FAIRBOARD_DISK_FLOOR_MB": "0", "FAIRBOARD_SEAL_AFTER_S": "3600", "FAIRBOARD_LAKE_URL": str(folder / "lake")}
     with service(folder, **settings) as running:
         accepted = 0
-        body = json.dumps([progression(padding="x" * 500) for _ in range(500)]).encode()
-        for _ in range(200):
+        body = json.dumps([progression(padding=os.urandom(250).hex()) for _ in range(500)]).encode()
+        for _ in range(400):
             status = running.post("/events/batch", body).status_code
             if status == 503:
                 break
