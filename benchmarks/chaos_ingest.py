@@ -36,7 +36,7 @@ class Clients:
         self.answered: set[str] = set()
         self._running = running
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(count)]
+        self._threads = [threading.Thread(target=self._send, args=(number,), daemon=True) for number in range(count)]
         for thread in self._threads:
             thread.start()
 
@@ -74,7 +74,10 @@ def kill_something(running: Service, chance: random.Random) -> None:
     for process in (running.process, *children):
         os.kill(process.pid, signal.SIGKILL)
     running.process.wait()
+    starts = running.log().count("server.ready")
     running.start()
+    # A service whose workers all die before it is up gives up, as it should where they cannot run at all.
+    wait_until(lambda: running.log().count("server.ready") > starts, "the service is up")
 
 
 def main() -> int:
