@@ -51,6 +51,7 @@ setup-dev: .venv/dev redis-server ## and the one that tests need
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fairboard needs Python 3.11 or later; set PYTHON=python3.x" >&2; exit 1; }
+	@deploy/system-package "Python's venv (a package of its own on Debian)" python3-venv "brew install python" $(PYTHON) -c 'import ensurepip'
 	$(PYTHON) -m venv .venv
 
 # The locks are complete and hashed: pip has nothing to resolve.
