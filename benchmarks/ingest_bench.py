@@ -34,6 +34,9 @@ import pyarrow.dataset as ds
 import structlog
 
 from ingest_api import sealer
+from ingest_api.admission import Arrival, admit
+from ingest_api.bodies import check_batch, check_event
+from ingest_api.door import Door
 from ingest_api.ids import derived_base
 from ingest_api.journal import Entry, Journal, Slot, journal_dir
 from warehouse.events import decode_events
@@ -355,7 +358,7 @@ def _seal_rate(form: str) -> float:
     journal = Journal(Slot.claim(journal_dir(settings)), 3600, settings.segment_mb * 2**20)
     for n in range(0, entries, 60):
         group = [_entry(m, per_entry) for m in range(n, n + 60)]
-        journal.put(group, [], sum(len(entry.body) for entry in group))
+        journal.put([entry for entry, _ in group], [], sum(size for _, size in group))
         journal.commit()
         journal.rotate_if_due(time.monotonic())
     journal.close()
@@ -367,11 +370,15 @@ def _seal_rate(form: str) -> float:
     return rate
 
 
-def _entry(n: int, events: int) -> Entry:
-    body = [event(m) for m in range(n * events, (n + 1) * events)]
-    form, content = ("array", body) if events > 1 else ("event", body[0])
-    raw = json.dumps(content).encode()
-    return Entry(int(time.time() * 1000), "bench", derived_base("bench", b"%d" % n), "r", form, raw, None)
+def _entry(n: int, events: int) -> tuple[Entry, int]:
+    """What a worker writes of a request, and the bytes of that unpacked."""
+    now_ms = int(time.time() * 1000)
+    raw = json.dumps([event(m) for m in range(n * events, (n + 1) * events)] if events > 1 else event(n)).encode()
+    checked = check_batch(raw, now_ms) if events > 1 else check_event(raw, now_ms)
+    arrival = Arrival(now_ms, "bench", derived_base("bench", b"%d" % n), "r", "", raw, raw)
+    entry = admit(checked, arrival, Door()).entry
+    assert entry is not None
+    return entry, len(raw)
 
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

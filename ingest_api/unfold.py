@@ -5,6 +5,7 @@ an id that comes twice, whatever DuckDB does not read. It takes half of the CPU 
 Polars' (docs/ingest.md). What does not belong here: files.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -24,8 +25,8 @@ from warehouse.tables import EVENTS
 
 OTHER_CONTENT: Final = "this id came before with other content; the first one stays"
 _LONGEST_EVENT: Final = 1024 * 1024  # bytes; DuckDB's buffer is twice that, and what it refuses is read event by event
-_END: Final = b",{},"  # behind a request's events: a row without a type
-_QUOTE: Final = 34
+_BETWEEN: Final = re.compile(rb"\}\s*,\s*\{")  # two elements of an array
+_QUOTE, _CLOSE, _COMMA, _OPEN, _BLANK, _NEWLINE = b'"},{ \n'
 _HEX_OF_16_BITS: Final = np.frombuffer("".join([f"{n:04x}" for n in range(1 << 16)]).encode(), np.uint8).reshape(-1, 4)
 
 # Where the contract's payload fields go, and which types of event have them; elsewhere they are unknown fields.
@@ -50,8 +51,7 @@ _JSON_COLUMNS: Final = {field: _SQL_TYPES[EVENTS.file_schema.field(to).type] for
 _FLAT: Final = ", ".join(
     [f"{field} AS {to}" for field, to in _COLUMNS.items()] + [f"payload.{field} AS {to}" for field, (to, _) in _PAYLOAD.items()]
 )
-# Rows are numbered as they come: with one thread that is the order of the content.
-_SELECT: Final = f"SELECT * FROM (SELECT row_number() OVER () AS place, {_FLAT} FROM read) WHERE type IS NOT NULL"  # noqa: S608 - our names
+_SELECT: Final = f"SELECT {_FLAT} FROM read"  # noqa: S608 - our names
 _JSON_FIELDS: Final = [*_COLUMNS.values(), *(column for column, _ in _PAYLOAD.values())]
 
 
@@ -80,15 +80,13 @@ def unfold(entries: list[Entry]) -> tuple[pa.Table, list[Refusal]]:
 
 def in_columns(entries: list[Entry]) -> pa.Table | None:
     """The rows by DuckDB's JSON reader, or None where that would not be the whole truth."""
-    content = b"".join([b"[", *[part for entry in entries for part in (_elements(entry), _END)], b"{}]"])
+    parts, counts = zip(*map(_lines, entries), strict=True)
+    content = b"\n".join(parts)
     try:
         events = _read(content)
     except (duckdb.InvalidInputException, duckdb.ConversionException):
         return None
-    # As many rows without a type come before an event as requests do.
-    places = events["place"].to_numpy() - np.arange(1, len(events) + 1)
-    counts = np.bincount(places, minlength=len(entries))
-    if not _is_all(events, content):
+    if len(events) != sum(counts) or not _is_all(events, content):
         return None
     names = _names(events["event_id"], entries, counts)
     if names is None or _has_unknown(events):
@@ -128,7 +126,7 @@ def _reader() -> duckdb.DuckDBPyConnection:
 
 def _read(content: bytes) -> pa.Table:
     read = _reader().cursor().read_json(
-        BytesIO(content), columns=_JSON_COLUMNS, format="array", maximum_object_size=_LONGEST_EVENT
+        BytesIO(content), columns=_JSON_COLUMNS, format="newline_delimited", maximum_object_size=_LONGEST_EVENT
     )  # fmt: skip
     events = read.query("read", _SELECT)
     assert events is not None  # as of every SELECT
@@ -136,13 +134,33 @@ def _read(content: bytes) -> pa.Table:
     return table
 
 
-def _elements(entry: Entry) -> bytes | memoryview:
-    """An entry's events as elements of a JSON array; what came as one is not copied."""
+def _lines(entry: Entry) -> tuple[bytes | memoryview, int]:
+    """An entry's events, one a line, and how many: DuckDB reads lines in a fifth less time than an array.
+
+    Where an array is cut at the wrong places (inside a text, inside an unknown field) the lines are no JSON, and where a place
+    is missed there are too few: both are noticed.
+    """
     form, _, encoding = entry.form.partition("+")
     body = unpack(entry.body, encoding)
-    if form == "array":
-        return memoryview(body)[body.index(b"[") + 1 : body.rindex(b"]")]
-    return b",".join(cut(form, body))
+    if form == "lines":
+        bodies = cut(form, body)
+        return b"\n".join(bodies), len(bodies)
+    if form == "event":
+        return body.replace(b"\n", b" "), 1
+    elements = body[body.index(b"[") + 1 : body.rindex(b"]") + 1]
+    if b"\n" in elements:
+        cut_up, cuts = _BETWEEN.subn(b"}\n{", elements.replace(b"\n", b" "))
+        return cut_up[:-1], cuts + 1
+    # The same for what encoders write without line breaks, in a third of the time.
+    lines = bytearray(elements)
+    text = np.frombuffer(lines, np.uint8)
+    closes = np.flatnonzero(text[:-2] == _CLOSE)
+    closes = closes[text[closes + 1] == _COMMA]
+    behind = closes + 2
+    behind += text[behind] == _BLANK
+    commas = closes[text[behind] == _OPEN] + 1
+    text[commas] = _NEWLINE
+    return memoryview(lines)[:-1], len(commas) + 1
 
 
 def _is_all(events: pa.Table, content: bytes) -> bool:
