@@ -95,3 +95,24 @@ def test_a_simple_event_goes_the_quick_way() -> None:
     body = b'{"type":"boss_kill","playerId":"\\"\\u00e9","ts":1.0,"payload":{"bossId":"dragon","partySize":3}}'
     (row,) = in_columns(_entries([body])).to_pylist()
     assert (row["player_id"], row["boss_id"], row["party_size"], row["event_id"][14]) == ('"é', "dragon", 3, "8")
+
+
+@pytest.mark.parametrize(
+    ("between", "more", "quick"),
+    [
+        (b",", {}, True),
+        (b", ", {}, True),
+        (b" ,\n\t", {}, True),
+        (b",\r", {}, False),
+        (b"  ,", {}, False),
+        (b",", {"seen": "in a text },{ too"}, False),
+        (b", ", {"seen": [{"deep": 1}, {"deep": 2}]}, False),
+    ],
+)
+def test_an_array_is_cut_between_its_events_or_read_one_by_one(between: bytes, more: dict[str, object], quick: bool) -> None:
+    event = {"type": "progression", "playerId": "ann", "ts": 1_790_000_000, "payload": {"deltaXp": 1, "activity": "quest"}}
+    first, second = json.dumps(event | more).encode(), json.dumps(event).encode()
+    entry = Entry(1_790_000_000_000, "k", derived_base("k", b"x"), "r", "array", b"[" + first + between + second + b"]", None)
+    columns, rows = in_columns([entry]), one_by_one([unpacked(entry)])[0]
+    assert rows.num_rows == 2
+    assert columns == rows if quick else columns is None
