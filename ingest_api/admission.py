@@ -3,13 +3,12 @@
 What does not belong here: HTTP, Redis, the disk.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
-import zstandard
 from msgspec import Struct
 
-from ingest_api.bodies import Checked, Refused, cut
+from ingest_api.bodies import Checked, Refused, cut, pack
 from ingest_api.door import Door
 from ingest_api.journal import Entry, Refusal
 from warehouse.errors import EventError
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from warehouse.events import Event
 
 _OTHER_CONTENT = "this id came before with other content; the first one stays"
-# A large body goes to disk packed: to pack it and to write an eighth of it is quicker than to write it all (docs/ingest.md).
-_PACKED_FROM_BYTES: Final = 4096
-_pack = zstandard.ZstdCompressor(level=-1).compress
 
 
 class ErrorItem(Struct, frozen=True):
@@ -105,8 +101,7 @@ def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
 
 
 def _entry(arrival: Arrival, form: str, body: bytes, positions: bytes | None) -> Entry:
-    if len(body) >= _PACKED_FROM_BYTES and "+" not in form:
-        form, body = f"{form}+zstd", _pack(body)
+    form, body = pack(form, body)
     return Entry(arrival.received_ms, arrival.key_id, arrival.id_base, arrival.request_id, form, body, positions)
 
 

@@ -42,7 +42,7 @@ def seal_once(settings: Settings) -> int:
     """Seal every segment that is ready, those of dead workers included. Returns how many events and refusals were sealed."""
     root = journal_dir(settings)
     root.mkdir(parents=True, exist_ok=True)
-    # Arrow's own pool gives memory back after each segment, and the next pays for clear pages: a tenth of the time.
+    # Arrow's own pool gives memory back after each segment, and the next pays for clear pages: 8 % of the time.
     pa.set_memory_pool(pa.system_memory_pool())
     with _alone(root):
         lake = Lake(settings.lake_dir, settings.timezone)

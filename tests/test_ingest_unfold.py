@@ -105,7 +105,7 @@ def test_a_simple_event_goes_the_quick_way() -> None:
         (b" ,\n\t", {}, True),
         (b",\r", {}, False),
         (b"  ,", {}, False),
-        (b",", {"seen": "in a text },{ too"}, False),
+        (b",", {"payload": {"deltaXp": 1, "activity": "a known field's text },{"}}, False),
         (b", ", {"seen": [{"deep": 1}, {"deep": 2}]}, False),
     ],
 )
