@@ -38,7 +38,8 @@ from ingest_api.admission import Arrival, admit
 from ingest_api.bodies import check_batch, check_event
 from ingest_api.door import Door
 from ingest_api.ids import derived_base
-from ingest_api.journal import Entry, Journal, Slot, journal_dir
+from ingest_api.journal import Journal, Slot, journal_dir
+from ingest_api.segment import Entry
 from warehouse.events import decode_events
 from warehouse.settings import Settings
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ingest_api.bodies import Checked, Refused, cut, pack
+from ingest_api.bodies import Checked, Refused, cut
 from ingest_api.door import Door
-from ingest_api.journal import Entry, Refusal
+from ingest_api.segment import Entry, Refusal
 from warehouse.errors import EventError
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Admitted(Struct, frozen=True, gc=False):
 
 def admit(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
     """Leave out what is known at the door; keep the refused events, too."""
-    if not checked.refused and door.all_new(checked.events):
-        door.remember(checked.events)
+    if not checked.refused and door.take(checked.events):
         form = checked.form + (f"+{arrival.encoding}" if arrival.encoding else "")
         answer = Answer(len(checked.events), 0, 0, [])
         return Admitted(_entry(arrival, form, arrival.raw, None) if checked.events else None, [], answer, None)
@@ -101,7 +100,6 @@ def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
 
 
 def _entry(arrival: Arrival, form: str, body: bytes, positions: bytes | None) -> Entry:
-    form, body = pack(form, body)
     return Entry(arrival.received_ms, arrival.key_id, arrival.id_base, arrival.request_id, form, body, positions)
 
 

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from ingest_api.access import PREFLIGHT, Access
+from ingest_api.arrivals import Arrivals
 from ingest_api.bodies import MAX_RAW_BYTES
 from ingest_api.group import Group, Outcome, Waiting
 from ingest_api.health import readiness
@@ -50,6 +51,7 @@ class App:
     def __init__(
         self,
         settings: Settings,
+        loop: asyncio.AbstractEventLoop,
         intake: Intake,
         group: Group,
         link: RedisLink,
@@ -59,6 +61,7 @@ class App:
         reads: Reads,
     ) -> None:
         self._settings = settings
+        self._loop = loop
         self._intake = intake
         self._group = group
         self._link = link
@@ -73,8 +76,9 @@ class App:
             b"/metrics": self._metrics_page,
             b"/openapi.json": self._openapi,
         }
+        self.arrivals = Arrivals(loop, partial(self._try, self._verify))
         self._verifier = ThreadPoolExecutor(1, "verify")
-        self.verifying = 0
+        self._verifying = 0
         self._access = access
         self._reads = reads
         self._reading: set[asyncio.Task[Answer | None]] = set()
@@ -87,11 +91,16 @@ class App:
         """Renew the value of the Date header."""
         self.date = formatdate(usegmt=True).encode()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something has arrived that is neither answered nor with the group."""
+        return bool(self.arrivals) or self._verifying > 0
+
     def handle(self, request: Request) -> None:
         """Answer a request, now or when its group is on disk. Nothing that a client sends makes this raise."""
         self._name(request)
         if request.method == b"POST" and request.path in _INTAKE:
-            self._try(self._verify, request)
+            self.arrivals.add(request)
         else:
             self._try(self._page, request)
 
@@ -122,12 +131,12 @@ class App:
         if len(request.body) < _LARGE_BODY_BYTES:
             self._take(request, self._intake.verify(request))
             return
-        self.verifying += 1
-        verified = asyncio.get_running_loop().run_in_executor(self._verifier, self._intake.verify, request)
+        self._verifying += 1
+        verified = self._loop.run_in_executor(self._verifier, self._intake.verify, request)
         verified.add_done_callback(partial(self._verified, request))
 
     def _verified(self, request: Request, key_id: asyncio.Future[str]) -> None:
-        self.verifying -= 1
+        self._verifying -= 1
         self._try(lambda _: self._take(request, key_id.result()), request)
 
     def _take(self, request: Request, key_id: str) -> None:
@@ -179,7 +188,7 @@ class App:
         self._answer(request, 200, _JSON, openapi_document())
 
     def _read(self, plan: Callable[[Request], Plan], request: Request) -> None:
-        task = asyncio.get_running_loop().create_task(self._reads.answer(request, plan))
+        task = self._loop.create_task(self._reads.answer(request, plan))
         self._reading.add(task)
         task.add_done_callback(partial(self._have_read, request))
 

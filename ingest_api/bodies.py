@@ -1,4 +1,4 @@
-"""From raw bytes to checked events: unpacking with a cap, the three forms of a body, what is refused of it; and packing.
+"""From raw bytes to checked events: unpacking with a cap, the three forms of a body, what is refused of it.
 
 What does not belong here: the contract of one event (`warehouse.events`), who sent it, where it goes.
 """
@@ -21,7 +21,6 @@ MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 _MAX_ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 # A block of 4 bytes unpacks to 128 KiB at most, so a step overshoots the cap by 16 MiB at most.
 _ZSTD_STEP_BYTES = 512
-_PACKED_FROM_BYTES = 4096
 
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
 _raw_event = msgspec.json.Decoder(msgspec.Raw)
@@ -63,16 +62,6 @@ def unpack(body: bytes, encoding: str) -> bytes:
     if len(plain) > MAX_UNPACKED_BYTES:
         raise Problem(413, "too-large", f"The body unpacks to more than {MAX_UNPACKED_BYTES:,} bytes.")
     return plain
-
-
-def pack(form: str, body: bytes) -> tuple[str, bytes]:
-    """A body as the journal keeps it, and its form: a large one that came plain is packed, for the loop's thread only.
-
-    To pack it and write an eighth of it is quicker than to write all of it (docs/ingest.md).
-    """
-    if len(body) < _PACKED_FROM_BYTES or "+" in form:
-        return form, body
-    return f"{form}+zstd", _compress(body)
 
 
 def check_event(body: bytes, received_ms: int) -> Checked:
@@ -182,5 +171,4 @@ def _unzstd(body: bytes) -> bytes:
     return b"".join(parts)
 
 
-_compress = zstandard.ZstdCompressor(level=-1).compress
 _UNPACKERS: dict[str, Callable[[bytes], bytes]] = {"gzip": _gunzip, "zstd": _unzstd}

@@ -12,6 +12,7 @@ from typing import Final, Protocol, cast
 
 import httptools
 
+from ingest_api.arrivals import Arrivals
 from ingest_api.problems import Problem
 from ingest_api.request import ClientGone, Request
 
@@ -29,13 +30,14 @@ class Handler(Protocol):
     `body_bytes` is what all bodies that are being read may come to, `date` the current value of the Date header.
     """
 
+    arrivals: Arrivals
     max_body_bytes: int
     body_bytes: int
     connections: "set[Connection]"
     date: bytes
 
     def handle(self, request: "Request") -> None:
-        """Answer a complete request, now or later, with `Request.answer`."""
+        """Take a complete request; the answer is given to `Request.answer`, now or later."""
 
     def refuse(self, request: "Request", problem: Problem) -> None:
         """Answer a request that cannot be read."""
@@ -73,12 +75,17 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended changes nothing
         """Forget it. What it had sent completely is accepted all the same; nobody reads the answer."""
+        self.handler.arrivals.go_through()
         self.handler.connections.discard(self)
         self._reserve(0)
         self._lost = True
         self._wake()
 
     def data_received(self, data: bytes) -> None:
+        """Leave what came to the end of this turn of the loop."""
+        self.handler.arrivals.receive(self, data)
+
+    def parse(self, data: bytes) -> None:
         """Parse what came."""
         if self._missing:
             self._go_on(data)
@@ -102,6 +109,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client has said all it will; it may still read. Returns whether the connection stays open for answers."""
+        self.handler.arrivals.go_through()
         self._client_done = True
         if self._open:
             self._open[-1].keep_alive = False
@@ -242,6 +250,7 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close as soon as what has begun is answered: the service stops."""
+        self.handler.arrivals.go_through()
         if self._reading is None and not self._open:
             self._transport.close()
         for request in (*self._open, *([self._reading] if self._reading else [])):
@@ -268,7 +277,7 @@ class Connection(asyncio.Protocol):
             if not self._missing:
                 self._complete(self._reading)
         if rest:
-            self.data_received(rest)
+            self.parse(rest)
 
     def _reserve(self, size: int) -> None:
         """Count the body that is being read against what all connections together may hold."""

@@ -21,10 +21,19 @@ class Door:
         self._recent: dict[str, int] = {}
         self._older: dict[str, int] = {}
 
-    def all_new(self, events: list[Event]) -> bool:
-        """Whether no event has an id that another one has, here or lately. Quick, and true of almost every body."""
-        ids = [event.eventId for event in events if event.eventId is not None]
-        return len(set(ids)) == len(ids) and self._recent.keys().isdisjoint(ids) and self._older.keys().isdisjoint(ids)
+    def take(self, events: list[Event]) -> bool:
+        """Remember events of which none has an id that another one has, here or lately: true of almost every body.
+
+        Returns whether it is true of these; if not, none of them is remembered.
+        """
+        named = [event for event in events if event.eventId is not None]
+        if not named:
+            return True
+        ids = {event.eventId for event in named}
+        if len(ids) < len(named) or not self._recent.keys().isdisjoint(ids) or not self._older.keys().isdisjoint(ids):
+            return False
+        self.remember(named)
+        return True
 
     def content_of(self, event: Event) -> int | None:
         """The hash of what came under the event's id before, or None."""

@@ -19,11 +19,12 @@ from ingest_api.bodies import Checked
 from ingest_api.committer import Committer
 from ingest_api.door import Door
 from ingest_api.gate import NOTHING, Caller, Finding, Gate, forgetting, memory, other_body
-from ingest_api.journal import Entry, Journal, JournalBrokenError, Refusal
+from ingest_api.journal import Journal, JournalBrokenError
 from ingest_api.metrics import Metrics
 from ingest_api.pressure import Pressure
 from ingest_api.problems import Problem
 from ingest_api.redis_link import RedisError, RedisLink, Reply, command
+from ingest_api.segment import Entry, Refusal
 from warehouse.errors import FairboardError
 
 _ONE_ACCEPTED: Final = b'{"accepted":1,"duplicates":0,"rejected":0,"errors":[]}'
@@ -90,6 +91,7 @@ class Group:
         question, replies = self._gate.question(callers, now_s)
         if replies and self._link.up:
             self._link.ask(question, replies).add_done_callback(partial(self._asked, group, callers, now_s))
+            self._link.flush()
         else:
             self._decide(group, self._without_redis(len(group)) if replies else [NOTHING] * len(group))
 
@@ -121,7 +123,6 @@ class Group:
             self._fail(group, error)
         else:
             self._succeed(group, decisions)
-        self._go_on()
 
     def _committed(self, group: list[Waiting], decisions: "_Decisions", since: float, error: Exception | None) -> None:
         self._metrics.committed(time.perf_counter() - since)
@@ -129,17 +130,17 @@ class Group:
             self._succeed(group, decisions)
         else:
             self._fail(group, error)
-        self._go_on()
 
     def _go_on(self) -> None:
         self._journal.rotate_if_due(time.monotonic())
         self.idle = not self._next
         if not self.idle:
-            self._loop.call_soon(self._start)
+            self._start()
 
     def _succeed(self, group: list[Waiting], decisions: "_Decisions") -> None:
         if decisions.memories:
             self._link.tell(b"".join(decisions.memories), len(decisions.memories))
+        self._go_on()  # Redis works on the next group's question while this one is answered
         self._metrics.events(decisions.accepted, decisions.duplicates, decisions.rejected)
         for waiting, outcome in zip(group, decisions.outcomes, strict=True):
             waiting.done(outcome)
@@ -155,6 +156,7 @@ class Group:
         if isinstance(error, FairboardError):
             log.error("journal.failed", reason=str(error))
             error = Problem(503, "journal", str(error), headers=_LATER)
+        self._go_on()
         for waiting in group:
             waiting.done(error)
 

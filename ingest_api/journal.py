@@ -1,7 +1,7 @@
 """The journal: where an event is on disk before its 202 leaves (docs/adr/0002-journal-segments.md).
 
 A worker owns one slot (a folder and its lock) and appends to one open segment, an SQLite file. A sealed-off segment ends in
-`.db` and is the sealer's. What does not belong here: reading segments into Parquet (`sealer.py`).
+`.db` and is the sealer's. What does not belong here: what stands in a segment (`segment.py`), making Parquet of it (`sealer.py`).
 """
 
 import errno
@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import structlog
 
+from ingest_api import segment
 from ingest_api.ids import segment_id
+from ingest_api.segment import Entry, Refusal
 from warehouse.errors import FairboardError
 from warehouse.lake import fsync
 from warehouse.settings import Settings
@@ -23,52 +25,7 @@ from warehouse.settings import Settings
 OPEN, READY, DAMAGED = ".open", ".db", ".damaged"
 _MAX_SLOTS = 1024
 _RETRY_S = 1.0
-_SCHEMA = """
-CREATE TABLE requests (
-    seq INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, key_id TEXT NOT NULL, id_base BLOB NOT NULL,
-    request_id TEXT NOT NULL, form TEXT NOT NULL, body BLOB NOT NULL, positions BLOB);
-CREATE TABLE refusals (
-    seq INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, key_id TEXT NOT NULL, request_id TEXT NOT NULL,
-    position INTEGER NOT NULL, field TEXT NOT NULL, reason TEXT NOT NULL, event_id TEXT, body BLOB NOT NULL);
-"""
-_ADD_ENTRY = (
-    "INSERT INTO requests (received_ms, key_id, id_base, request_id, form, body, positions) VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-_ADD_REFUSAL = (
-    "INSERT INTO refusals (received_ms, key_id, request_id, position, field, reason, event_id, body) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
-
 log = structlog.get_logger(__name__)
-
-
-class Entry(NamedTuple):
-    """A request's accepted events, as they came.
-
-    `form` is `event`, `array` or `lines`, with `+gzip` or `+zstd` where the body is packed, by the client or by us.
-    `positions` is a JSON array of the events' places in the request, or None where all of it was accepted.
-    """
-
-    received_ms: int
-    key_id: str
-    id_base: bytes
-    request_id: str
-    form: str
-    body: bytes
-    positions: bytes | None
-
-
-class Refusal(NamedTuple):
-    """One refused event of a request."""
-
-    received_ms: int
-    key_id: str
-    request_id: str
-    position: int
-    field: str
-    reason: str
-    event_id: str | None
-    body: bytes
 
 
 class JournalFullError(FairboardError):
@@ -148,8 +105,7 @@ class Journal:
         try:
             connection = self._connection or self._open()
             connection.execute("BEGIN")
-            connection.executemany(_ADD_ENTRY, entries)
-            connection.executemany(_ADD_REFUSAL, refusals)
+            segment.write(connection, entries, refusals)
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from error
         self._bytes += size
@@ -163,7 +119,7 @@ class Journal:
         """
         assert self._connection is not None
         try:
-            self._connection.execute("COMMIT")
+            self._connection.commit()
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
@@ -258,7 +214,7 @@ def _create(path: Path) -> sqlite3.Connection:
         # A group fills several pages, each a frame of its own in the WAL: with 4 KiB a seventh fewer events went through.
         connection.execute("PRAGMA page_size = 16384")
         connection.execute("PRAGMA synchronous = OFF")
-        connection.executescript(_SCHEMA)
+        connection.executescript(segment.SCHEMA)
         connection.execute("PRAGMA journal_mode = WAL")
     finally:
         connection.close()

@@ -66,6 +66,11 @@ class RedisLink:
         assert self._wire is not None
         return self._wire.send(commands, replies)
 
+    def flush(self) -> None:
+        """Write now what was asked and told, not at the end of this turn of the loop."""
+        if self._wire is not None:
+            self._wire.write()
+
     def tell(self, commands: bytes, replies: int) -> None:
         """Send commands whose replies nobody waits for: they are read with the next ones."""
         if self.up:
@@ -141,12 +146,12 @@ class _Wire(asyncio.Protocol):
         self._waiting.append((future, replies, self._loop.time()))
         self._commands.append(commands)
         if len(self._commands) == 1:
-            self._loop.call_soon(self._write)
+            self._loop.call_soon(self.write)
         return future
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Write what was asked for in this turn of the loop at once: a write costs more than all the rest of a question."""
-        if not self.closed:
+        if self._commands and not self.closed:
             self._transport.write(b"".join(self._commands))
         self._commands.clear()
 

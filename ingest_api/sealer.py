@@ -7,7 +7,6 @@ they are durable. What does not belong here: writing Parquet (`warehouse.lake`),
 import fcntl
 import os
 import signal
-import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,9 +19,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import structlog
 
-from ingest_api.journal import READY, Entry, Refusal, Slot, journal_dir, recover, set_aside
+from ingest_api import segment
+from ingest_api.journal import READY, Slot, journal_dir, recover, set_aside
 from ingest_api.logs import configure_logs
 from ingest_api.metrics import Metrics
+from ingest_api.segment import Refusal, SegmentDamagedError
 from ingest_api.unfold import unfold
 from warehouse.errors import LakeError
 from warehouse.events import split_days
@@ -32,9 +33,6 @@ from warehouse.tables import EVENTS, REJECTS
 
 _PAUSE_S = 0.2
 _AT_ONCE = 2
-_READ_ENTRIES = f"SELECT {', '.join(Entry._fields)} FROM requests ORDER BY seq"  # noqa: S608 - our own names
-_READ_REFUSALS = f"SELECT {', '.join(Refusal._fields)} FROM refusals ORDER BY seq"  # noqa: S608
-
 log = structlog.get_logger(__name__)
 
 
@@ -95,7 +93,7 @@ def _try(lake: Lake, metrics: Metrics, path: Path, content: Future[_Content]) ->
         files, events, refused = content.result()
         lake.commit(files)
         path.unlink()
-    except sqlite3.DatabaseError as error:
+    except SegmentDamagedError as error:
         if path.exists():
             set_aside(path, str(error))
             metrics.add("fairboard_seal_damaged_total")
@@ -113,23 +111,13 @@ def _try(lake: Lake, metrics: Metrics, path: Path, content: Future[_Content]) ->
 
 def _stage(lake: Lake, settings: Settings, path: Path) -> _Content:
     """Make a segment Parquet, beside the tables."""
-    entries, refused = _read(path)
+    entries, refused = segment.read(path)
     table, conflicts = unfold(entries)
     refused += conflicts
     name = f"{path.stem}.parquet"
     staged = [lake.stage(EVENTS, part, {"event_date": day}, name) for day, part in split_days(table, settings.zone)]
     staged += [lake.stage(REJECTS, part, {"event_date": day}, name) for day, part in _reject_days(settings, refused)]
     return _Content(staged, table.num_rows, len(refused))
-
-
-def _read(path: Path) -> tuple[list[Entry], list[Refusal]]:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
-    try:
-        entries = connection.execute(_READ_ENTRIES)
-        refusals = connection.execute(_READ_REFUSALS)
-        return list(map(Entry._make, entries)), list(map(Refusal._make, refusals))
-    finally:
-        connection.close()
 
 
 def _reject_days(settings: Settings, refused: list[Refusal]) -> Iterator[tuple[date, pa.Table]]:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ingest_api.bodies import cut, unpack
 from ingest_api.ids import event_id
-from ingest_api.journal import Entry, Refusal
+from ingest_api.segment import Entry, Refusal
 from warehouse.events import EventRows, decode_any, decode_event
 from warehouse.tables import EVENTS
 

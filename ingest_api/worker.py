@@ -62,7 +62,7 @@ class Worker:
         self._access = Access(settings)
         self._reads = Reads(settings, self._read_link, self._access, self._metrics)
         self._app = App(
-            settings, self._intake, self._group, self._link, self._pressure, self._metrics, self._access, self._reads
+            settings, loop, self._intake, self._group, self._link, self._pressure, self._metrics, self._access, self._reads
         )
         self._stopping = asyncio.Event()
         self._parent = parent
@@ -91,7 +91,7 @@ class Worker:
         deadline = time.monotonic() + _DRAIN_WITHIN_S
         for connection in list(self._app.connections):
             connection.finish()
-        while (self._app.connections or self._app.verifying or not self._group.idle) and time.monotonic() < deadline:  # noqa: ASYNC110 - rare, short
+        while (self._app.connections or self._app.busy or not self._group.idle) and time.monotonic() < deadline:  # noqa: ASYNC110 - rare, short
             await asyncio.sleep(0.01)
 
     def _tick(self) -> None:

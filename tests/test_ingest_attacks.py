@@ -184,7 +184,7 @@ def test_a_request_that_does_not_arrive_is_a_408_and_an_idle_connection_is_close
         connection.connection_made(transport)  # type: ignore[arg-type]
         connection.look(time.monotonic() + 70)
         assert not transport.closed
-        connection.data_received(part)
+        connection.parse(part)
         connection.look(time.monotonic() + 19)
         assert not transport.written
         connection.look(time.monotonic() + 21)
@@ -240,7 +240,7 @@ def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_seale
             connection.data_received(_signed(body, head, path) if signed else b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body)
 
             async def answered() -> None:
-                while not worker._group.idle:  # noqa: SLF001, ASYNC110
+                while worker._app.busy or not worker._group.idle:  # noqa: SLF001, ASYNC110
                     await asyncio.sleep(0)
 
             loop.run_until_complete(answered())

@@ -17,10 +17,12 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from msgspec.structs import replace
 
-from ingest_api import sealer
+from ingest_api import sealer, segment
 from ingest_api.ids import derived_base, event_id, uuid7_base
-from ingest_api.journal import Entry, Journal, JournalBrokenError, Refusal, Slot, journal_dir
+from ingest_api.journal import Journal, JournalBrokenError, Slot, journal_dir
+from ingest_api.segment import Entry, Refusal
 from tests.conftest import missing
 from tests.ingest_fixtures import Service, free_port, progression, service, wait_until
 from warehouse.settings import Settings
@@ -80,7 +82,7 @@ def test_a_kill_before_any_step_of_sealing_changes_nothing_in_the_end(tmp_path: 
 
 
 def test_sealing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    _fill(_settings(tmp_path), [_entry(1, 20)._replace(id_base=uuid7_base()), _entry(2, 5)], refusals=1)
+    _fill(_settings(tmp_path), [replace(_entry(1, 20), id_base=uuid7_base()), _entry(2, 5)], refusals=1)
     segment = next(journal_dir(_settings(tmp_path)).glob("*/*.db"))
     copy = segment.read_bytes()
     sealer.seal_once(_settings(tmp_path))
@@ -143,14 +145,14 @@ def test_a_segment_removed_while_sealing_stops_nothing(tmp_path: Path, monkeypat
     _fill(settings, [_entry(1)])
     _fill(settings, [_entry(2)])
     gone = min(journal_dir(settings).glob("*/*.db"))
-    real = sealer._read  # noqa: SLF001
+    real = segment.read
 
     def read(path: Path) -> tuple[list[Entry], list[Refusal]]:
         if path == gone:
             gone.unlink()
         return real(path)
 
-    monkeypatch.setattr(sealer, "_read", read)
+    monkeypatch.setattr(segment, "read", read)
     assert sealer.seal_once(settings) == 1
 
 
@@ -314,10 +316,13 @@ def test_a_failed_fsync_stops_the_journal_for_good(tmp_path: Path, monkeypatch: 
     class FailingConnection:
         in_transaction = True
 
-        def execute(self, _sql: str) -> None:
+        def commit(self) -> None:
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
             raise error
+
+        def execute(self, _sql: str) -> None:
+            self.commit()
 
     journal = _journal(_settings(tmp_path))
     journal.put([_entry(1)], [], 100)
@@ -383,7 +388,7 @@ def test_a_disk_that_fails_to_sync_stops_the_worker_and_what_was_answered_is_saf
 def test_one_id_with_other_content_in_one_segment_is_rejected_and_a_copy_is_dropped(tmp_path: Path) -> None:
     ts = int(time.time())
     entries = [_entry(n, xp=xp, ts=ts, eventId="same") for n, xp in enumerate((1, 1, 2))]
-    entries = [entry._replace(body=entry.body.replace(b"player_%d" % n, b"player")) for n, entry in enumerate(entries)]
+    entries = [replace(entry, body=entry.body.replace(b"player_%d" % n, b"player")) for n, entry in enumerate(entries)]
     _fill(_settings(tmp_path), entries)
     sealer.seal_once(_settings(tmp_path))
     assert _lake(tmp_path).events()["delta_xp"].to_list() == [1]

@@ -6,9 +6,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ingest_api.ids import derived_base
-from ingest_api.journal import Entry
+from ingest_api.segment import Entry
 from ingest_api.unfold import in_columns, one_by_one, unpacked
 from warehouse.errors import EventError
 from warehouse.events import decode_event
@@ -46,8 +47,8 @@ def _entries(bodies: list[bytes]) -> list[Entry]:
     request = b"\n".join(others) if lines else b"[" + b" , ".join(others) + b"]"
     packed = gzip.compress(request)
     entry = Entry(1_790_000_000_000, "k", derived_base("k", b"x"), "r", "lines+gzip" if lines else "array+gzip", packed, None)
-    alone = entry._replace(id_base=derived_base("k", b"y"), key_id="other", form="lines", body=first.replace(b"\n", b""))
-    return [*([entry] if others else []), alone._replace(positions=b"[7]")]
+    alone = replace(entry, id_base=derived_base("k", b"y"), key_id="other", form="lines", body=first.replace(b"\n", b""))
+    return [*([entry] if others else []), replace(alone, positions=b"[7]")]
 
 
 def _is_event(body: bytes) -> bool:
