@@ -44,15 +44,9 @@ _PAYLOAD: Final = {
 _TYPES: Final = ("progression", "boss_kill", "drop_claimed")
 _COLUMNS: Final = {"eventId": "event_id", "type": "type", "playerId": "player_id", "ts": "ts"}
 _SQL_TYPES: Final = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.int32(): "INTEGER"}
-_PAYLOAD_TYPES: Final = [f"{field} {_SQL_TYPES[EVENTS.file_schema.field(to).type]}" for field, (to, _) in _PAYLOAD.items()]
-_JSON_COLUMNS: Final = {field: _SQL_TYPES[EVENTS.file_schema.field(to).type] for field, to in _COLUMNS.items()} | {
-    "payload": f"STRUCT({', '.join(_PAYLOAD_TYPES)})"
-}
-_FLAT: Final = ", ".join(
-    [f"{field} AS {to}" for field, to in _COLUMNS.items()] + [f"payload.{field} AS {to}" for field, (to, _) in _PAYLOAD.items()]
-)
-_SELECT: Final = f"SELECT {_FLAT} FROM read"  # noqa: S608 - our names
 _JSON_FIELDS: Final = [*_COLUMNS.values(), *(column for column, _ in _PAYLOAD.values())]
+_REQUIRED: Final = ("type", "playerId", "ts", "deltaXp")  # `deltaXp` only in one type; but a STRUCT needs a field
+_SAMPLE_BYTES: Final = 64 * 1024
 
 
 class Unpacked(NamedTuple):
@@ -82,11 +76,8 @@ def in_columns(entries: list[Entry]) -> pa.Table | None:
     """The rows by DuckDB's JSON reader, or None where that would not be the whole truth."""
     parts, counts = zip(*map(_lines, entries), strict=True)
     content = b"\n".join(parts)
-    try:
-        events = _read(content)
-    except (duckdb.InvalidInputException, duckdb.ConversionException):
-        return None
-    if len(events) != sum(counts) or not _is_all(events, content):
+    events = _all_of(content, sum(counts))
+    if events is None:
         return None
     names = _names(events["event_id"], entries, counts)
     if names is None or _has_unknown(events):
@@ -124,14 +115,48 @@ def _reader() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={"threads": 1})
 
 
-def _read(content: bytes) -> pa.Table:
+def _all_of(content: bytes, count: int) -> pa.Table | None:
+    """The columns `_JSON_FIELDS` of that many lines, or None where they would not hold everything that the lines do.
+
+    Most fields are optional, and a game leaves most of them out: what the first lines do not have is asked for only where
+    what they have is not all. That is a seventh less of DuckDB's time for boss kills without `eventId`.
+    """
+    sample = content[:_SAMPLE_BYTES]
+    everything = [*_COLUMNS, *_PAYLOAD]
+    seen = [field for field in everything if field in _REQUIRED or b'"%b"' % field.encode() in sample]
+    for fields in (seen, everything) if seen != everything else (seen,):
+        try:
+            events = _read(content, fields)
+        except (duckdb.InvalidInputException, duckdb.ConversionException):
+            return None
+        if len(events) == count and _is_all(events, content):
+            return events
+    return None
+
+
+def _read(content: bytes, fields: list[str]) -> pa.Table:
+    columns, select = _query(tuple(fields))
     read = _reader().cursor().read_json(
-        BytesIO(content), columns=_JSON_COLUMNS, format="newline_delimited", maximum_object_size=_LONGEST_EVENT
+        BytesIO(content), columns=columns, format="newline_delimited", maximum_object_size=_LONGEST_EVENT
     )  # fmt: skip
-    events = read.query("read", _SELECT)
+    events = read.query("read", select)
     assert events is not None  # as of every SELECT
     table: pa.Table = events.to_arrow_table()
     return table
+
+
+@lru_cache
+def _query(fields: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """For DuckDB: the types of these fields, and the statement that makes `_JSON_FIELDS` of them, NULL where one is not asked for."""
+    types = {field: _SQL_TYPES[EVENTS.file_schema.field(to).type] for field, to in _COLUMNS.items()}
+    payload = {field: _SQL_TYPES[EVENTS.file_schema.field(to).type] for field, (to, _) in _PAYLOAD.items()}
+    nested = ", ".join([f"{field} {of}" for field, of in payload.items() if field in fields])
+    flat = [f"{field if field in fields else f'NULL::{types[field]}'} AS {to}" for field, to in _COLUMNS.items()]
+    flat += [
+        f"{f'payload.{field}' if field in fields else f'NULL::{payload[field]}'} AS {to}" for field, (to, _) in _PAYLOAD.items()
+    ]
+    columns = {field: of for field, of in types.items() if field in fields} | {"payload": f"STRUCT({nested})"}
+    return columns, f"SELECT {', '.join(flat)} FROM read"  # noqa: S608 - our names
 
 
 def _lines(entry: Entry) -> tuple[bytes | memoryview, int]:
@@ -147,20 +172,20 @@ def _lines(entry: Entry) -> tuple[bytes | memoryview, int]:
         return b"\n".join(bodies), len(bodies)
     if form == "event":
         return body.replace(b"\n", b" "), 1
-    elements = body[body.index(b"[") + 1 : body.rindex(b"]") + 1]
-    if b"\n" in elements:
-        cut_up, cuts = _BETWEEN.subn(b"}\n{", elements.replace(b"\n", b" "))
-        return cut_up[:-1], cuts + 1
+    first, last = body.index(b"[") + 1, body.rindex(b"]")
+    if b"\n" in body:
+        cut_up, cuts = _BETWEEN.subn(b"}\n{", body[first:last].replace(b"\n", b" "))
+        return cut_up, cuts + 1
     # The same for what encoders write without line breaks, in a third of the time.
-    lines = bytearray(elements)
-    text = np.frombuffer(lines, np.uint8)
+    lines = bytearray(body)
+    text = np.frombuffer(lines, np.uint8)[first : last + 1]
     closes = np.flatnonzero(text[:-2] == _CLOSE)
     closes = closes[text[closes + 1] == _COMMA]
     behind = closes + 2
     behind += text[behind] == _BLANK
     commas = closes[text[behind] == _OPEN] + 1
     text[commas] = _NEWLINE
-    return memoryview(lines)[:-1], len(commas) + 1
+    return memoryview(lines)[first:last], len(commas) + 1
 
 
 def _is_all(events: pa.Table, content: bytes) -> bool:

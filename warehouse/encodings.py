@@ -26,6 +26,7 @@ _ENCODED = {
 _EVENTS: dict[str, Any] = {
     "column_encoding": _ENCODED,
     "use_dictionary": [name for name in EVENTS.file_schema.names if name not in _ENCODED],
+    "write_statistics": ["ts"],  # in the order of arrival others tell readers nothing, and took an eighth of the writing
 }
 # Random text (UUIDs) took 13 µs an event at level 15, and came out larger than at 1; at 7 it takes 0.6.
 _FREE = {"event_id": 7, "extra": 3}
@@ -44,4 +45,4 @@ def settled(table: Table) -> dict[str, Any]:
     One page per column and row group, because each page is compressed for itself: 20,000 rows a page were 7 % larger.
     """
     levels = {name: _FREE.get(name, 17) for name in table.file_schema.names}
-    return {**fresh(table), "compression_level": levels, "data_page_size": 1 << 23, "max_rows_per_page": ROW_GROUP}
+    return {**fresh(table), "write_statistics": True, "compression_level": levels, "data_page_size": 1 << 23, "max_rows_per_page": ROW_GROUP}
