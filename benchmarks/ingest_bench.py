@@ -349,10 +349,10 @@ def seal_vs_ingest(seconds: float, rounds: int) -> None:
         ("single", "/events", json.dumps(event(1)).encode(), 1),
     ):
         pairs: list[tuple[float, float]] = []
-        with sealing_process() as process, ours() as service:
-            _seal_rate(process, form)  # the sealer lives long: what its first segment pays for is not its rate
-            for _ in range(rounds):
-                pairs.append((_seal_rate(process, form), run_wrk(service.url, body, seconds, path).rate * size))
+        with sealing_process() as pool, ours() as service:
+            _seal_rate(pool, form)  # the sealer lives long: what its first segment pays for is not its rate
+            rates = ((_seal_rate(pool, form), run_wrk(service.url, body, seconds, path).rate * size) for _ in range(rounds))
+            pairs += rates
         report("seal_vs_ingest", *_with_unit(pairs, f"ingest of {form}"), of=form)
 
 
@@ -373,7 +373,7 @@ def _seal(settings: Settings) -> tuple[int, float]:
     return sealer.seal_once(settings), time.perf_counter() - start
 
 
-def _seal_rate(process: Executor, form: str) -> float:
+def _seal_rate(pool: Executor, form: str) -> float:
     folder = Path(tempfile.mkdtemp(prefix="seal-bench-"))
     settings = Settings(data_dir=folder, _env_file=None)
     per_entry, entries = (BATCH, 1_800) if form == "batches" else (1, 60_000)
@@ -384,7 +384,7 @@ def _seal_rate(process: Executor, form: str) -> float:
         journal.commit()
         journal.rotate_if_due(time.monotonic())
     journal.close()
-    sealed, seconds = process.submit(_seal, settings).result()
+    sealed, seconds = pool.submit(_seal, settings).result()
     assert sealed == entries * per_entry
     shutil.rmtree(folder)
     return sealed / seconds

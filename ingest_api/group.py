@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -24,8 +24,10 @@ from ingest_api.metrics import Metrics
 from ingest_api.pressure import Pressure
 from ingest_api.problems import Problem
 from ingest_api.redis_link import RedisError, RedisLink, Reply, command
-from ingest_api.segment import Entry, Refusal
 from warehouse.errors import FairboardError
+
+if TYPE_CHECKING:
+    from ingest_api.segment import Entry, Refusal
 
 _ONE_ACCEPTED: Final = b'{"accepted":1,"duplicates":0,"rejected":0,"errors":[]}'
 _LATER: Final = (("retry-after", "5"),)

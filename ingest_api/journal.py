@@ -1,7 +1,7 @@
 """The journal: where an event is on disk before its 202 leaves (docs/adr/0002-journal-segments.md).
 
 A worker owns one slot (a folder and its lock) and appends to one open segment, an SQLite file. A sealed-off segment ends in
-`.db` and is the sealer's. What does not belong here: what stands in a segment (`segment.py`), making Parquet of it (`sealer.py`).
+`.db` and is the sealer's. What does not belong here: what stands in a segment (`segment.py`), what becomes of it (`sealer.py`).
 """
 
 import errno

@@ -43,8 +43,9 @@ _PAYLOAD: Final = {
 }
 _TYPES: Final = ("progression", "boss_kill", "drop_claimed")
 _COLUMNS: Final = {"eventId": "event_id", "type": "type", "playerId": "player_id", "ts": "ts"}
-_SQL_TYPES: Final = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.int32(): "INTEGER"}
-_JSON_FIELDS: Final = [*_COLUMNS.values(), *(column for column, _ in _PAYLOAD.values())]
+_FIELDS: Final = _COLUMNS | {field: column for field, (column, _) in _PAYLOAD.items()}
+_SQL: Final = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.int32(): "INTEGER"}
+_SQL_TYPES: Final = {field: _SQL[EVENTS.file_schema.field(column).type] for field, column in _FIELDS.items()}
 _REQUIRED: Final = ("type", "playerId", "ts", "deltaXp")  # `deltaXp` only in one type; but a STRUCT needs a field
 _SAMPLE_BYTES: Final = 64 * 1024
 
@@ -82,7 +83,7 @@ def in_columns(entries: list[Entry]) -> pa.Table | None:
     names = _names(events["event_id"], entries, counts)
     if names is None or _has_unknown(events):
         return None
-    columns = {name: events[name] for name in _JSON_FIELDS} | {
+    columns = {name: events[name] for name in _FIELDS.values()} | {
         "event_id": names,
         "received_ms": pa.array(np.repeat([entry.received_ms for entry in entries], counts), pa.int64()),
         "key_id": pa.array([entry.key_id for entry in entries]).take(np.repeat(np.arange(len(entries)), counts)),
@@ -116,13 +117,13 @@ def _reader() -> duckdb.DuckDBPyConnection:
 
 
 def _all_of(content: bytes, count: int) -> pa.Table | None:
-    """The columns `_JSON_FIELDS` of that many lines, or None where they would not hold everything that the lines do.
+    """The columns of `_FIELDS` of that many lines, or None where they would not hold everything that the lines do.
 
     Most fields are optional, and a game leaves most of them out: what the first lines do not have is asked for only where
     what they have is not all. That is a seventh less of DuckDB's time for boss kills without `eventId`.
     """
     sample = content[:_SAMPLE_BYTES]
-    everything = [*_COLUMNS, *_PAYLOAD]
+    everything = list(_FIELDS)
     seen = [field for field in everything if field in _REQUIRED or b'"%b"' % field.encode() in sample]
     for fields in (seen, everything) if seen != everything else (seen,):
         try:
@@ -147,15 +148,11 @@ def _read(content: bytes, fields: list[str]) -> pa.Table:
 
 @lru_cache
 def _query(fields: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """For DuckDB: the types of these fields, and the statement that makes `_JSON_FIELDS` of them, NULL where one is not asked for."""
-    types = {field: _SQL_TYPES[EVENTS.file_schema.field(to).type] for field, to in _COLUMNS.items()}
-    payload = {field: _SQL_TYPES[EVENTS.file_schema.field(to).type] for field, (to, _) in _PAYLOAD.items()}
-    nested = ", ".join([f"{field} {of}" for field, of in payload.items() if field in fields])
-    flat = [f"{field if field in fields else f'NULL::{types[field]}'} AS {to}" for field, to in _COLUMNS.items()]
-    flat += [
-        f"{f'payload.{field}' if field in fields else f'NULL::{payload[field]}'} AS {to}" for field, (to, _) in _PAYLOAD.items()
-    ]
-    columns = {field: of for field, of in types.items() if field in fields} | {"payload": f"STRUCT({nested})"}
+    """For DuckDB: the types of these fields, and the statement that makes `_FIELDS` of them, with NULL for the others."""
+    nested = ", ".join([f"{field} {_SQL_TYPES[field]}" for field in fields if field in _PAYLOAD])
+    columns = {field: _SQL_TYPES[field] for field in fields if field in _COLUMNS} | {"payload": f"STRUCT({nested})"}
+    found = {field: f"payload.{field}" if field in _PAYLOAD else field for field in fields}
+    flat = [f"{found.get(field, f'NULL::{_SQL_TYPES[field]}')} AS {to}" for field, to in _FIELDS.items()]
     return columns, f"SELECT {', '.join(flat)} FROM read"  # noqa: S608 - our names
 
 
@@ -199,7 +196,7 @@ def _is_all(events: pa.Table, content: bytes) -> bool:
             return False
         quotes -= content.count(b'\\"')
     known = len(events)  # `payload`
-    for name in _JSON_FIELDS:
+    for name in _FIELDS.values():
         column = events[name]
         known += (len(column) - column.null_count) * (2 if column.type == pa.string() else 1)
     return bool(quotes == 2 * known)

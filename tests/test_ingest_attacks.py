@@ -198,6 +198,25 @@ def test_a_request_that_does_not_arrive_is_a_408_and_an_idle_connection_is_close
         assert idle.closed
 
 
+def test_a_fault_at_one_connection_does_not_reach_those_that_sent_in_the_same_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _worker(tmp_path) as (loop, worker):
+        transports = [_Transport() for _ in range(3)]
+        connections = [Connection(worker._app) for _ in transports]  # noqa: SLF001
+        for connection, transport in zip(connections, transports, strict=True):
+            connection.connection_made(transport)  # type: ignore[arg-type]
+            connection.data_received(b"GET /healthz HTTP/1.1\r\n\r\n")
+
+        def fail(_data: bytes) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(connections[1], "parse", fail)
+        loop.run_until_complete(asyncio.sleep(0))
+        assert [transport.written[:12] for transport in transports] == [b"HTTP/1.1 200", b"", b"HTTP/1.1 200"]
+        assert [transport.closed for transport in transports] == [False, True, False]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

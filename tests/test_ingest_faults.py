@@ -140,6 +140,31 @@ def test_a_segment_that_cannot_be_read_is_kept_and_the_others_are_sealed(tmp_pat
     assert sealer.seal_once(settings) == 0
 
 
+def test_a_bit_that_flips_in_a_finished_segment_is_noticed(tmp_path: Path) -> None:
+    settings = _settings(tmp_path)
+    _fill(settings, [_entry(1, 20)])
+    segment_file = next(journal_dir(settings).glob("*/*.db"))
+    content = bytearray(segment_file.read_bytes())
+    (row,) = sqlite3.connect(segment_file).execute("SELECT packed FROM requests").fetchone()
+    content[content.index(row) + len(row) // 2] ^= 0x10
+    segment_file.write_bytes(content)
+    assert sealer.seal_once(settings) == 0
+    assert segment_file.with_suffix(".damaged").exists()
+
+
+def test_a_group_of_several_rows_is_sealed_in_its_order(tmp_path: Path) -> None:
+    settings = _settings(tmp_path)
+    journal = _journal(settings)
+    entries = [_entry(n, 5_000) for n in range(5)]
+    assert len(entries[0].body) < 1024 * 1024 < 2 * len(entries[0].body)
+    journal.put(entries, [], 0)
+    journal.commit()
+    journal.close()
+    (finished,) = journal_dir(settings).glob("*/*.db")
+    assert sqlite3.connect(finished).execute("SELECT count(*) FROM requests").fetchone() == (3,)
+    assert segment.read(finished) == (entries, [])
+
+
 def test_a_segment_removed_while_sealing_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _settings(tmp_path)
     _fill(settings, [_entry(1)])

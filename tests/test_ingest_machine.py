@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ingest_api import ids
 from ingest_api.ids import derived_base
 from ingest_api.journal import Journal, Slot, journal_dir
-from ingest_api.segment import Entry
 from ingest_api.sealer import seal_once
+from ingest_api.segment import Entry
 from tests.ingest_fixtures import progression
 from warehouse.settings import Settings
 

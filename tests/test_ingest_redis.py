@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def test_the_same_key_again_is_a_409_with_the_first_answer(running: Service, pat
     again = running.post(path, body, idempotency_key=f"again {path}")
     assert (first.status_code, again.status_code) == (202, 409)
     assert again.json() == first.json() == {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []}
+
+
+def test_of_many_at_once_with_the_same_key_one_is_accepted(running: Service) -> None:
+    for n in range(20):  # some meet in one group, some in the one that asks while the first is being answered
+        body, key = _body(player=f"crowd_{n}"), f"crowd {n}"
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _, body=body, key=key: running.post("/events", body, idempotency_key=key), range(8)))
+        assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
+        assert len({answer.content for answer in answers}) == 1
 
 
 def test_the_same_key_with_another_body_or_path_is_a_422(running: Service) -> None:

@@ -99,6 +99,22 @@ def test_a_simple_event_goes_the_quick_way() -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "field", "column", "value", "quick"),
+    [
+        (b'"ts"', b'"eventId":"mine"', "event_id", "mine", True),
+        (b'"bossId"', b'"difficulty":"hard"', "difficulty", "hard", True),
+        (b'"bossId"', b'"mood":"grim"', "extra", '{"payload":{"mood":"grim"}}', False),
+    ],
+)
+def test_a_field_that_only_a_late_event_has_is_kept(before: bytes, field: bytes, column: str, value: str, quick: bool) -> None:
+    event = b'{"type":"boss_kill","playerId":"ann","ts":1790000000,"payload":{"bossId":"dragon"}}'
+    entries = _entries([event, *[event] * 2_000, event.replace(before, field + b"," + before)])
+    columns, rows = in_columns(entries), one_by_one([unpacked(entry) for entry in entries])[0]
+    assert columns == rows if quick else columns is None
+    assert rows[column][-2].as_py() == value
+
+
+@pytest.mark.parametrize(
     ("between", "more", "quick"),
     [
         (b",", {}, True),

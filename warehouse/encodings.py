@@ -45,4 +45,10 @@ def settled(table: Table) -> dict[str, Any]:
     One page per column and row group, because each page is compressed for itself: 20,000 rows a page were 7 % larger.
     """
     levels = {name: _FREE.get(name, 17) for name in table.file_schema.names}
-    return {**fresh(table), "write_statistics": True, "compression_level": levels, "data_page_size": 1 << 23, "max_rows_per_page": ROW_GROUP}
+    return {
+        **fresh(table),
+        "write_statistics": True,
+        "compression_level": levels,
+        "data_page_size": 1 << 23,
+        "max_rows_per_page": ROW_GROUP,
+    }
