@@ -104,7 +104,6 @@ class Journal:
         """
         try:
             connection = self._connection or self._open()
-            connection.execute("BEGIN")
             segment.write(connection, entries, refusals)
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from error

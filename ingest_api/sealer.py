@@ -33,6 +33,7 @@ from warehouse.tables import EVENTS, REJECTS
 
 _PAUSE_S = 0.2
 _AT_ONCE = 2
+
 log = structlog.get_logger(__name__)
 
 

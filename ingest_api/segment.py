@@ -68,9 +68,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def write(connection: sqlite3.Connection, entries: Iterable[Entry], refusals: Iterable[Refusal]) -> None:
-    """Add a group to the open transaction. For one thread: it has one compressor."""
-    for row in _rows(entries):
-        connection.execute(_ADD_REQUESTS, (_compress(_encode(row)),))
+    """Begin a transaction and add a group. For one thread: there is one compressor."""
+    rows = [(_compress(_encode(row)),) for row in _rows(entries)]
+    connection.execute("BEGIN")
+    connection.executemany(_ADD_REQUESTS, rows)
     connection.executemany(_ADD_REFUSAL, refusals)
 
 
