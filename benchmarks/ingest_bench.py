@@ -351,8 +351,7 @@ def seal_vs_ingest(seconds: float, rounds: int) -> None:
         pairs: list[tuple[float, float]] = []
         with sealing_process() as pool, ours() as service:
             _seal_rate(pool, form)  # the sealer lives long: what its first segment pays for is not its rate
-            rates = ((_seal_rate(pool, form), run_wrk(service.url, body, seconds, path).rate * size) for _ in range(rounds))
-            pairs += rates
+            pairs += [(_seal_rate(pool, form), run_wrk(service.url, body, seconds, path).rate * size) for _ in range(rounds)]
         report("seal_vs_ingest", *_with_unit(pairs, f"ingest of {form}"), of=form)
 
 

@@ -27,7 +27,8 @@ _DISCARD_BYTES: Final = 16 * 1024 * 1024  # read of a refused body, so that its 
 class Handler(Protocol):
     """What a connection needs of the service.
 
-    `body_bytes` is what all bodies that are being read may come to, `date` the current value of the Date header.
+    `arrivals` keeps what was received until the end of the loop's turn, `body_bytes` is what all bodies that are being read may
+    come to, `date` the current value of the Date header.
     """
 
     arrivals: Arrivals

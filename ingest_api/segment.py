@@ -59,9 +59,9 @@ class SegmentDamagedError(FairboardError):
 
 
 _ADD_REQUESTS: Final = "INSERT INTO requests (packed) VALUES (?)"
-_ADD_REFUSAL: Final = f"INSERT INTO refusals ({', '.join(Refusal._fields)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own names
+_ADD_REFUSAL: Final = "INSERT INTO refusals VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"  # `seq`, then a `Refusal`
 _READ_REQUESTS: Final = "SELECT packed FROM requests ORDER BY seq"
-_READ_REFUSALS: Final = f"SELECT {', '.join(Refusal._fields)} FROM refusals ORDER BY seq"  # noqa: S608
+_READ_REFUSALS: Final = "SELECT * FROM refusals ORDER BY seq"
 # The checksum is the only one of what has moved from the WAL into the file.
 _compress = zstandard.ZstdCompressor(level=-1, write_checksum=True).compress
 _encode = msgspec.msgpack.Encoder().encode
@@ -86,7 +86,7 @@ def read(path: Path) -> tuple[list[Entry], list[Refusal]]:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
         try:
             entries = [entry for (row,) in connection.execute(_READ_REQUESTS) for entry in decode(decompress(row))]
-            return entries, [Refusal(*row) for row in connection.execute(_READ_REFUSALS)]
+            return entries, [Refusal(*row) for _, *row in connection.execute(_READ_REFUSALS)]
         finally:
             connection.close()
     except (sqlite3.DatabaseError, zstandard.ZstdError, msgspec.DecodeError) as error:

@@ -125,7 +125,7 @@ def _all_of(content: bytes, count: int) -> pa.Table | None:
     sample = content[:_SAMPLE_BYTES]
     everything = list(_FIELDS)
     seen = [field for field in everything if field in _REQUIRED or b'"%b"' % field.encode() in sample]
-    for fields in (seen, everything) if seen != everything else (seen,):
+    for fields in [seen] if seen == everything else [seen, everything]:
         try:
             events = _read(content, fields)
         except (duckdb.InvalidInputException, duckdb.ConversionException):
