@@ -1,4 +1,4 @@
-"""Who may read, and which web pages may show what was read: read keys, public reading, CORS.
+"""Who may read, and which web pages may send and show what was read: read keys, public reading, internal pages, CORS.
 
 What does not belong here: where keys come from (`keys.py`), who may send events (`signature.py`).
 """
@@ -7,19 +7,23 @@ import hashlib
 import hmac
 from typing import Final
 
+from ingest_api.clients import is_in, networks
 from ingest_api.keys import keys_changed_ns, read_keys
 from ingest_api.problems import Problem
 from ingest_api.request import Request
 from warehouse.settings import Settings
 
 _BEARER: Final = b"bearer "
+_LOOPBACK: Final = "127.0.0.0/8,::1"
 _PUBLIC: Final = b"public"
 _EXPOSED: Final = b"access-control-expose-headers: etag, retry-after, ratelimit, x-fairboard-source, x-request-id\r\n"
-PREFLIGHT: Final = (
-    b"access-control-allow-methods: GET\r\n"
-    b"access-control-allow-headers: authorization, if-none-match, x-request-id\r\n"
-    b"access-control-max-age: 7200\r\n"
+_PREFLIGHT: Final = b"access-control-allow-methods: %b\r\naccess-control-allow-headers: %b\r\naccess-control-max-age: 7200\r\n"
+PREFLIGHT_READ: Final = _PREFLIGHT % (b"GET", b"authorization, if-none-match, x-request-id")
+_SENT: Final = (
+    b"content-type, content-encoding, x-key-id, webhook-id, webhook-timestamp, webhook-signature, "
+    b"x-signature, x-timestamp, idempotency-key, x-request-id"
 )
+PREFLIGHT_SEND: Final = _PREFLIGHT % (b"POST", _SENT)
 
 
 class Access:
@@ -30,6 +34,8 @@ class Access:
         self._settings = settings
         self._public = demo if settings.public_reads is None else settings.public_reads
         origins = ("*" if demo else "") if settings.cors_origins is None else settings.cors_origins
+        inside = ("anyone" if demo else _LOOPBACK) if settings.internal_pages is None else settings.internal_pages
+        self._inside = None if inside.strip() == "anyone" else networks("FAIRBOARD_INTERNAL_PAGES", inside)
         self._origins = {origin.strip().encode() for origin in origins.split(",") if origin.strip()}
         self._changed_ns = keys_changed_ns(settings)
         self._keys = read_keys(settings)
@@ -51,8 +57,18 @@ class Access:
         Raises:
             Problem: 401 where reading needs a key and none fits.
         """
-        if self._public:
-            return _PUBLIC
+        return _PUBLIC if self._public else self._key_of(request)
+
+    def check_internal(self, request: Request, address: bytes) -> None:
+        """Keep a page about the service itself to those it is for. `address` is the client's, behind trusted proxies.
+
+        Raises:
+            Problem: 401 for who is none of them and has no read key.
+        """
+        if self._inside is not None and not is_in(address, self._inside):
+            self._key_of(request)
+
+    def _key_of(self, request: Request) -> bytes:
         given = request.headers.get(b"authorization", b"")
         digest = hashlib.sha256(given[len(_BEARER) :].strip()).hexdigest()
         fits = [key_id for key_id, known in self._keys if hmac.compare_digest(known, digest)]

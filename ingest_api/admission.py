@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ingest_api.bodies import Checked, Refused, cut
+from ingest_api.bodies import Body, Checked, Refused, cut
 from ingest_api.door import Door
 from ingest_api.segment import Entry, Refusal
 from warehouse.errors import EventError
@@ -37,15 +37,13 @@ class Answer(Struct, frozen=True):
 
 
 class Arrival(Struct, frozen=True, gc=False):
-    """A body and where it came from. `raw` is as it was sent, `plain` unpacked, `encoding` how it was packed (or empty)."""
+    """A body and where it came from."""
 
     received_ms: int
     key_id: str
     id_base: bytes
     request_id: str
-    encoding: str
-    raw: bytes
-    plain: bytes
+    body: Body
 
 
 class Admitted(Struct, frozen=True, gc=False):
@@ -63,14 +61,15 @@ class Admitted(Struct, frozen=True, gc=False):
 def admit(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
     """Leave out what is known at the door; keep the refused events, too."""
     if not checked.refused and door.take(checked.events):
-        form = checked.form + (f"+{arrival.encoding}" if arrival.encoding else "")
-        answer = Answer(len(checked.events), 0, 0, [])
-        return Admitted(_entry(arrival, form, arrival.raw, None) if checked.events else None, [], answer, None)
+        count, packing = len(checked.events), arrival.body.packing
+        form = f"{checked.form}+{packing}" if packing else checked.form
+        entry = _entry(arrival, form, arrival.body.raw, None, count) if count else None
+        return Admitted(entry, [], Answer(count, 0, 0, []), None)
     return _admit_each(checked, arrival, door)
 
 
 def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
-    slices = cut(checked.form, arrival.plain) if checked.slices is None else checked.slices
+    slices = cut(checked.form, arrival.body.plain) if checked.slices is None else checked.slices
     places = range(len(slices)) if checked.positions is None else checked.positions
     refused = list(checked.refused)
     kept: dict[int, bytes] = {}
@@ -88,7 +87,7 @@ def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
     if kept:
         # A line feed in JSON is white space: inside a string it would have been refused.
         body = b"\n".join(raw.replace(b"\n", b" ") for raw in kept.values())
-        entry = _entry(arrival, "lines", body, msgspec.json.encode(list(kept)))
+        entry = _entry(arrival, "lines", body, msgspec.json.encode(list(kept)), len(kept))
     duplicates = len(checked.events) + len(checked.refused) - len(kept) - len(refused)
     errors = [ErrorItem(one.position, one.error.field, one.error.reason) for one in refused]
     return Admitted(
@@ -99,8 +98,8 @@ def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
     )
 
 
-def _entry(arrival: Arrival, form: str, body: bytes, positions: bytes | None) -> Entry:
-    return Entry(arrival.received_ms, arrival.key_id, arrival.id_base, arrival.request_id, form, body, positions)
+def _entry(arrival: Arrival, form: str, body: bytes, positions: bytes | None, count: int) -> Entry:
+    return Entry(arrival.received_ms, arrival.key_id, arrival.id_base, arrival.request_id, form, body, positions, count)
 
 
 def _refusal(arrival: Arrival, one: Refused) -> Refusal:

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from functools import partial
+from http import HTTPStatus
 from logging import ERROR, INFO
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
-from ingest_api.access import PREFLIGHT, Access
+from ingest_api.access import PREFLIGHT_READ, PREFLIGHT_SEND, Access
 from ingest_api.arrivals import Arrivals
-from ingest_api.bodies import MAX_RAW_BYTES
+from ingest_api.clients import Addresses
+from ingest_api.connection_limit import ConnectionLimit
+from ingest_api.gate import Gate
 from ingest_api.group import Group, Outcome, Waiting
 from ingest_api.health import readiness
 from ingest_api.intake import Intake, is_name
@@ -28,6 +31,9 @@ from ingest_api.problems import Problem
 from ingest_api.reads import Answer, Plan, Reads
 from ingest_api.redis_link import RedisLink
 from ingest_api.request import ClientGone, Request
+from ingest_api.request_limit import RequestLimit
+from ingest_api.request_parser import HeldBodies
+from ingest_api.signature import Signer
 from warehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,8 +51,6 @@ log = structlog.get_logger(__name__)
 
 class App:
     """Answers requests: those that bring events through the group commit, the others at once."""
-
-    max_body_bytes = MAX_RAW_BYTES
 
     def __init__(
         self,
@@ -82,8 +86,11 @@ class App:
         self._access = access
         self._reads = reads
         self._reading: set[asyncio.Task[Answer | None]] = set()
+        self._addresses = Addresses(settings.trusted_proxies)
+        self._refusals = RequestLimit(Gate(settings.rate_limit, settings.rate_window_s), link, "refused requests")
         self.connections: set[Connection] = set()
-        self.body_bytes = 0
+        self.bodies = HeldBodies()
+        self.limit = ConnectionLimit(settings.connections_per_address, self._addresses)
         self.date = b""
         self.set_date()
 
@@ -99,10 +106,12 @@ class App:
     def handle(self, request: Request) -> None:
         """Answer a request, now or when its group is on disk. Nothing that a client sends makes this raise."""
         self._name(request)
-        if request.method == b"POST" and request.path in _INTAKE:
-            self.arrivals.add(request)
-        else:
-            self._try(self._page, request)
+        if request.path in _INTAKE:
+            request.common = self._access.cors(request)
+            if request.method == b"POST":
+                self.arrivals.add(request)
+                return
+        self._try(self._page, request)
 
     def refuse(self, request: Request, problem: Problem) -> None:
         """Answer a request that is no proper HTTP, or too large, or too slow."""
@@ -135,12 +144,12 @@ class App:
         verified = self._loop.run_in_executor(self._verifier, self._intake.verify, request)
         verified.add_done_callback(partial(self._verified, request))
 
-    def _verified(self, request: Request, key_id: asyncio.Future[str]) -> None:
+    def _verified(self, request: Request, signer: asyncio.Future[Signer]) -> None:
         self._verifying -= 1
-        self._try(lambda _: self._take(request, key_id.result()), request)
+        self._try(lambda _: self._take(request, signer.result()), request)
 
-    def _take(self, request: Request, key_id: str) -> None:
-        caller, checked, arrival = self._intake.take(request, key_id)
+    def _take(self, request: Request, signer: Signer) -> None:
+        caller, checked, arrival = self._intake.take(request, signer)
         self._metrics.add("fairboard_ingest_bytes_total", len(request.body))
         self._group.join(Waiting(caller, checked, arrival, partial(self._done, request)))
 
@@ -159,8 +168,14 @@ class App:
             self._answer(request, 202 if outcome.admitted is not None else self._repeat_status, head, outcome.answer)
 
     def _page(self, request: Request) -> None:
+        if request.method == b"OPTIONS" and request.path == b"*":
+            self._answer(request, 204, b"", b"")
+            return
         if request.path in _INTAKE:
-            raise Problem(405, "method", f"{request.path.decode()} takes POST.", headers=(("allow", "POST"),))
+            if request.method == b"OPTIONS":
+                self._answer(request, 204, PREFLIGHT_SEND if request.common else b"", b"")
+                return
+            raise Problem(405, "method", f"{request.path.decode()} takes POST.", headers=(("allow", "POST, OPTIONS"),))
         plan = self._reads.route(request.path)
         page = partial(self._read, plan) if plan is not None else self._pages.get(request.path)
         if page is None:
@@ -168,10 +183,10 @@ class App:
         if plan is not None:
             request.common = self._access.cors(request)
             if request.method == b"OPTIONS":
-                self._answer(request, 204, PREFLIGHT if request.common else b"", b"")
+                self._answer(request, 204, PREFLIGHT_READ if request.common else b"", b"")
                 return
-        if request.method != b"GET":
-            raise Problem(405, "method", f"{request.path.decode('latin-1')} takes GET.", headers=(("allow", "GET"),))
+        if request.method not in (b"GET", b"HEAD"):
+            raise Problem(405, "method", f"{request.path.decode('latin-1')} takes GET.", headers=(("allow", "GET, HEAD"),))
         page(request)
 
     def _healthz(self, request: Request) -> None:
@@ -182,9 +197,11 @@ class App:
         self._answer(request, 503 if ready.status == "unready" else 200, _JSON, msgspec.json.encode(ready))
 
     def _metrics_page(self, request: Request) -> None:
+        self._access.check_internal(request, self._address_of(request))
         self._answer(request, 200, _METRICS, exposition(self._metrics.folder).encode())
 
     def _openapi(self, request: Request) -> None:
+        self._access.check_internal(request, self._address_of(request))
         self._answer(request, 200, _JSON, openapi_document())
 
     def _read(self, plan: Callable[[Request], Plan], request: Request) -> None:
@@ -219,9 +236,24 @@ class App:
 
     def _refuse(self, request: Request, problem: Problem) -> None:
         name = request.id.decode()
+        if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            problem = self._limited(request, problem)
         log.info("request.refused", request_id=name, status=problem.status, code=problem.code)
         head = _PROBLEM + "".join(f"{key}: {value}\r\n" for key, value in problem.headers).encode()
         self._answer(request, problem.status, head, problem.document(name))
+
+    def _limited(self, request: Request, problem: Problem) -> Problem:
+        """Count a refusal by its client's address; who is refused too often is told that instead."""
+        client = b"refused:%b" % self._addresses.client(request.address, request.headers.get(b"x-forwarded-for"))
+        self._refusals.count(client)
+        try:
+            self._refusals.check(client)
+        except Problem as limit:
+            return limit
+        return problem
+
+    def _address_of(self, request: Request) -> bytes:
+        return self._addresses.address(request.address, request.headers.get(b"x-forwarded-for"))
 
     def _fault(self, request: Request, error: BaseException) -> None:
         log.error("request.failed", request_id=request.id.decode(), exc_info=error)

@@ -1,29 +1,49 @@
-"""From raw bytes to checked events: unpacking with a cap, the three forms of a body, what is refused of it.
+"""From raw bytes to checked events: the three forms of a body, how each is cut, what is refused of it.
 
-What does not belong here: the contract of one event (`warehouse.events`), who sent it, where it goes.
+The sealer cuts what the door has accepted by the same functions. What does not belong here: the contract of one event
+(`warehouse.events`), packings (`packing.py`), who sent it, where it goes.
 """
 
-import zlib
-from collections.abc import Callable
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Annotated, Final
 
 import msgspec
-import zstandard
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from ingest_api.packing import packing, unpack
 from ingest_api.problems import Problem
 from warehouse.errors import EventError
-from warehouse.events import Event, check_time, decode_event, decode_events, refusal
+from warehouse.events import MALFORMED, Event, check_depth, check_time, decode_event, decode_events, refusal
 
-MAX_EVENTS = 5_000
-MAX_RAW_BYTES = 4 * 1024 * 1024
-MAX_UNPACKED_BYTES = 16 * 1024 * 1024
-# The largest window that RFC 8878 asks a decoder to support.
-_MAX_ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
-# A block of 4 bytes unpacks to 128 KiB at most, so a step overshoots the cap by 16 MiB at most.
-_ZSTD_STEP_BYTES = 512
+MAX_EVENTS: Final = 5_000
+_MARK: Final = b"\xef\xbb\xbf"
+_BLANKS: Final = b" \t\r\n"
+# Every document of a body becomes an object before they can be counted; larger bodies need an event on each line.
+_MAX_GLUED_BYTES: Final = 1024 * 1024
+_FORM: Final = re.compile(rb"[\w.%+-]+=|%[57]B", re.IGNORECASE)
 
-_raw_array = msgspec.json.Decoder(list[msgspec.Raw])
-_raw_event = msgspec.json.Decoder(msgspec.Raw)
+_raw_array = msgspec.json.Decoder(Annotated[list[msgspec.Raw], Meta(max_length=MAX_EVENTS)])
+_raw_documents = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Body(Struct, frozen=True, gc=False):
+    """A request's body: as it was sent, how that is packed (`gzip`, `zstd` or nothing), and what is read of it."""
+
+    raw: bytes
+    packing: str
+    plain: bytes
+
+    @classmethod
+    def of(cls, raw: bytes, encoding: bytes) -> "Body":
+        """Unpack what came with that `Content-Encoding`.
+
+        Raises:
+            Problem: 400 for a damaged body, 413 for one too large, 415 for an encoding nobody reads here.
+        """
+        name = packing(encoding)
+        return cls(raw, name, plain(raw, name))
 
 
 class Refused(Struct, frozen=True, gc=False):
@@ -35,7 +55,10 @@ class Refused(Struct, frozen=True, gc=False):
 
 
 class Checked(Struct, frozen=True, gc=False):
-    """A body's events. `slices` are the accepted ones' bytes, None where everything was accepted."""
+    """A body's events.
+
+    `slices` are the accepted ones' bytes, `positions` their places; both None where everything was accepted.
+    """
 
     form: str
     events: list[Event]
@@ -44,93 +67,130 @@ class Checked(Struct, frozen=True, gc=False):
     refused: list[Refused]
 
 
-def unpack(body: bytes, encoding: str) -> bytes:
-    """Undo `Content-Encoding`, stopping as soon as the result is too large.
+def plain(raw: bytes, packing: str) -> bytes:
+    """A body unpacked, without the blanks and the one byte order mark that may stand in front.
 
     Raises:
-        Problem: 400 for a damaged body, 413 for one too large, 415 for an encoding nobody reads here.
+        Problem: as in `unpack`.
     """
-    if encoding in ("", "identity"):
+    body = unpack(raw, packing)
+    if body[:1] in (b"{", b"["):
         return body
-    unpacker = _UNPACKERS.get(encoding)
-    if unpacker is None:
-        raise Problem(415, "encoding", f"Content-Encoding {encoding!r} is not read here; send gzip, zstd or none.")
-    try:
-        plain = unpacker(body)
-    except (zlib.error, zstandard.ZstdError) as error:
-        raise Problem(400, "encoding", f"The body is not sound {encoding}: {error}.") from None
-    if len(plain) > MAX_UNPACKED_BYTES:
-        raise Problem(413, "too-large", f"The body unpacks to more than {MAX_UNPACKED_BYTES:,} bytes.")
-    return plain
+    return body.lstrip(_BLANKS).removeprefix(_MARK).lstrip(_BLANKS)
 
 
-def check_event(body: bytes, received_ms: int) -> Checked:
+def check_event(body: Body, received_ms: int) -> Checked:
     """Check a body that is one event. Never raises for what the event says: it is in `refused` then."""
     try:
-        event = decode_event(body)
-        check_time(event.ts, received_ms)
-        _check_text(body)
+        return Checked("event", [_check(body.plain, received_ms)], None, None, [])
     except EventError as error:
-        return Checked("event", [], [], [], [Refused(0, error, body)])
-    return Checked("event", [event], None, None, [])
+        if error.reason.startswith(MALFORMED):
+            error = EventError("", f"{error.reason}. {_looks_like(body.plain)}")
+        return Checked("event", [], [], [], [Refused(0, error, body.plain)])
 
 
-def check_batch(body: bytes, received_ms: int) -> Checked:
+def check_batch(body: Body, received_ms: int) -> Checked:
     """Check a body that is a JSON array of events, or one event per line (NDJSON).
 
     Raises:
         Problem: 400 where the body as a whole cannot be cut into events, 413 for too many of them.
     """
-    form = "array" if body[:64].lstrip()[:1] == b"[" else "lines"
+    content = body.plain
+    form = "array" if content[:1] == b"[" else "lines"
     try:
-        events = decode_events(body, lines=form == "lines")
-    except EventError:
-        return _check_each(form, body, received_ms)
-    if len(events) > MAX_EVENTS:
-        raise _too_many(len(events))
-    times = {event.ts for event in events}  # few: a batch is from one moment
-    try:
+        events = decode_events(content, lines=form == "lines")
+        if len(events) > MAX_EVENTS:
+            raise _too_many()
+        times = {event.ts for event in events}  # few: a batch is from one moment
         if times:
             check_time(min(times), received_ms)
             check_time(max(times), received_ms)
-        _check_text(body)
+        _check_text(content)
+        check_depth(content, len(events))
     except EventError:
-        return _check_each(form, body, received_ms)
+        return _check_each(form, content, received_ms)
     return Checked(form, events, None, None, [])
 
 
-def cut(form: str, body: bytes) -> list[bytes]:
-    """The bytes of each event of a body, in order.
+def cut(form: str, content: bytes) -> list[bytes]:
+    """The bytes of each event of a body, in order. Of `lines`, a document ends where its JSON ends, not where a line does.
 
     Raises:
-        Problem: 400 where it cannot be cut.
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it cannot be cut. What the door accepted in that form can be.
     """
+    if form == "event":
+        return [content]
+    raws = _raw_array.decode(content) if form == "array" else _raw_documents.decode_lines(content)
+    return [bytes(raw) for raw in raws]
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """The lines that are not blank, one after the other: of millions only as many as are asked for."""
+    start, end = 0, len(content)
+    while start < end:
+        at = content.find(b"\n", start)
+        line = content[start : end if at < 0 else at]
+        start = end if at < 0 else at + 1
+        if line.strip(_BLANKS):
+            yield line
+
+
+def _check_each(form: str, content: bytes, received_ms: int) -> Checked:
+    if form == "lines":
+        checked = _check_all(_lines(content), received_ms)
+        if checked.events or not checked.refused or any(map(_is_object, checked.refused)):
+            return checked
+        return _check_glued(content, received_ms)
     try:
-        if form == "event":
-            return [body]
-        if form == "array":
-            return [bytes(raw) for raw in _raw_array.decode(body)]
+        return _check_all(cut(form, content), received_ms)
+    except msgspec.ValidationError:
+        raise _too_many() from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(400, "malformed", f"The body is no JSON array of events: {refusal(error).reason}", field="") from None
-    return [line for line in body.split(b"\n") if not line.isspace() and line]
+        raise _no_events("JSON array of events", refusal(error), content) from None
 
 
-def _check_each(form: str, body: bytes, received_ms: int) -> Checked:
-    slices = cut(form, body)
-    if len(slices) > MAX_EVENTS:
-        raise _too_many(len(slices))
+def _is_object(one: Refused) -> bool:
+    """Whether that is JSON that could have been an event: a number may stand on a line of anything."""
+    return one.body.lstrip(_BLANKS)[:1] == b"{" and not one.error.reason.startswith(MALFORMED)
+
+
+def _check_glued(content: bytes, received_ms: int) -> Checked:
+    """Check what has no event on any line: events over several lines, as tools for people write them, or none."""
+    what = "JSON with an event on each line"
+    if len(content) > _MAX_GLUED_BYTES:
+        raise _no_events(what, EventError("", "no line of it is JSON"), content)
+    try:
+        documents = cut("lines", content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _no_events(what, refusal(error), content) from None
+    return _check_all(documents, received_ms)
+
+
+def _check_all(slices: Iterable[bytes], received_ms: int) -> Checked:
     checked = Checked("lines", [], [], [], [])
     assert checked.positions is not None
     assert checked.slices is not None
-    for position, raw in enumerate(slices):
-        one = check_event(raw, received_ms)
-        if one.refused:
-            checked.refused.append(Refused(position, one.refused[0].error, raw))
+    position = -1
+    for position, raw in enumerate(islice(slices, MAX_EVENTS + 1)):
+        try:
+            event = _check(raw, received_ms)
+        except EventError as error:
+            checked.refused.append(Refused(position, error, raw))
         else:
-            checked.events.append(one.events[0])
+            checked.events.append(event)
             checked.positions.append(position)
             checked.slices.append(raw)
+    if position == MAX_EVENTS:
+        raise _too_many()
     return checked
+
+
+def _check(raw: bytes, received_ms: int) -> Event:
+    event = decode_event(raw)
+    check_time(event.ts, received_ms)
+    _check_text(raw)
+    check_depth(raw, 1)
+    return event
 
 
 def _check_text(body: bytes) -> None:
@@ -139,36 +199,27 @@ def _check_text(body: bytes) -> None:
         try:
             body.decode()
         except UnicodeDecodeError as error:
-            raise EventError("", f"malformed JSON: {error}") from None
+            raise EventError("", f"{MALFORMED}: {error}") from None
 
 
-def _too_many(count: int) -> Problem:
-    return Problem(413, "too-large", f"{count:,} events in one batch; at most {MAX_EVENTS:,} are read.")
+def _looks_like(content: bytes) -> str:
+    """What a body that is no JSON may be, and what to send then."""
+    if content[:2] == b"\x1f\x8b":
+        return "It looks like gzip: say so with Content-Encoding: gzip."
+    if content[:4] == b"\x28\xb5\x2f\xfd":
+        return "It looks like zstd: say so with Content-Encoding: zstd."
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4]:
+        return "It looks like UTF-16 or UTF-32: send UTF-8."
+    if content[:1] == b"<":
+        return "It looks like a page of HTML or XML: send the events themselves."
+    if _FORM.match(content):
+        return "It looks like a web form: send the JSON itself as the body."
+    return "Send JSON in UTF-8."
 
 
-def _gunzip(body: bytes) -> bytes:
-    member = zlib.decompressobj(wbits=31)
-    plain = member.decompress(body, MAX_UNPACKED_BYTES + 1)
-    if len(plain) <= MAX_UNPACKED_BYTES and not member.eof:
-        raise zlib.error("the stream ends too early")
-    if member.unused_data:
-        # One member only: walking through a million empty ones would copy the rest of the body a million times.
-        raise zlib.error("there is something behind the stream's end")
-    return plain
+def _no_events(what: str, error: EventError, content: bytes) -> Problem:
+    return Problem(400, "malformed", f"The body is no {what}: {error.reason}. {_looks_like(content)}", field="")
 
 
-def _unzstd(body: bytes) -> bytes:
-    frame = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW_BYTES).decompressobj()
-    parts, size = [], 0
-    for start in range(0, len(body), _ZSTD_STEP_BYTES):
-        parts.append(frame.decompress(body[start : start + _ZSTD_STEP_BYTES]))
-        size += len(parts[-1])
-        if size > MAX_UNPACKED_BYTES:
-            break
-    else:
-        if not frame.eof or frame.unused_data:
-            raise zstandard.ZstdError("the frame ends too early, or there is something behind its end")
-    return b"".join(parts)
-
-
-_UNPACKERS: dict[str, Callable[[bytes], bytes]] = {"gzip": _gunzip, "zstd": _unzstd}
+def _too_many() -> Problem:
+    return Problem(413, "too-large", f"More than {MAX_EVENTS:,} events in one batch; that many are read.")

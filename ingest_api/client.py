@@ -12,7 +12,7 @@ import msgspec
 
 from ingest_api.admission import Answer
 from ingest_api.problems import ProblemDocument
-from ingest_api.signature import sign
+from ingest_api.signature import secret_bytes, sign_webhook
 from warehouse.errors import FairboardError, StoreUnavailable
 
 _TRIES: Final = 6
@@ -31,12 +31,12 @@ class RequestRefused(FairboardError):
 
 
 class SignedClient:
-    """Sends events with stamped signatures. One connection pool; close it, or use it in a `with`."""
+    """Sends events signed as Standard Webhooks has it. One connection pool; close it, or use it in a `with`."""
 
     def __init__(self, base_url: str, key_id: str, secret: str, timeout_s: float = 30) -> None:
         self._http = httpx.Client(base_url=base_url, timeout=timeout_s, trust_env=False)
         self._key_id = key_id
-        self._secret = secret.encode()
+        self._secret = secret_bytes(secret)
 
     def __enter__(self) -> Self:
         return self
@@ -48,26 +48,24 @@ class SignedClient:
         """Close the connections."""
         self._http.close()
 
-    def post_batch(self, events: list[dict[str, Any]] | bytes, idempotency_key: str | None = None) -> BatchAnswer:
-        """Send events: a list, or a body that is a JSON array or NDJSON. Without a key, one is made for its own retries.
+    def post_batch(self, events: list[dict[str, Any]] | bytes, message_id: str | None = None) -> BatchAnswer:
+        """Send events: a list, or a body that is a JSON array or NDJSON. Without a message id, one is made for its own retries.
 
         Raises:
             RequestRefused: the request as a whole was refused.
             StoreUnavailable: the service cannot be reached, or accepts nothing now, after several tries.
         """
-        return self._post(
-            "/events/batch", events if isinstance(events, bytes) else msgspec.json.encode(events), idempotency_key
-        )
+        return self._post("/events/batch", events if isinstance(events, bytes) else msgspec.json.encode(events), message_id)
 
-    def _post(self, path: str, body: bytes, idempotency_key: str | None) -> BatchAnswer:
-        key = idempotency_key or str(uuid.uuid4())
+    def _post(self, path: str, body: bytes, message_id: str | None) -> BatchAnswer:
+        message_id = message_id or str(uuid.uuid4())
         pause_s, reason = _FIRST_PAUSE_S, ""
         for attempt in range(_TRIES):
             if attempt:
                 time.sleep(pause_s)
                 pause_s *= 2
             try:
-                response = self._http.post(path, content=body, headers=self._headers(body, key))
+                response = self._http.post(path, content=body, headers=self._headers(body, message_id))
             except httpx.TransportError as error:
                 reason = repr(error)
                 continue
@@ -76,15 +74,9 @@ class SignedClient:
             reason = response.text
         raise StoreUnavailable(f"{self._http.base_url} took nothing in {_TRIES} tries; send it again later. Last: {reason}")
 
-    def _headers(self, body: bytes, key: str) -> dict[str, str]:
-        now = int(time.time())
-        return {
-            "content-type": "application/json",
-            "x-key-id": self._key_id,
-            "x-timestamp": str(now),
-            "x-signature": sign(self._secret, body, now),
-            "idempotency-key": key,
-        }
+    def _headers(self, body: bytes, message_id: str) -> dict[str, str]:
+        given = {"content-type": "application/json", "x-key-id": self._key_id}
+        return given | sign_webhook(self._secret, body, message_id, int(time.time()))
 
 
 def _answer(response: httpx.Response) -> BatchAnswer:

@@ -1,11 +1,39 @@
-"""Which address a request came from: `X-Forwarded-For` counts only from a trusted proxy."""
+"""Which address a request came from: `X-Forwarded-For` counts only from a trusted proxy.
+
+An address stands for whoever can send from it: of IPv6 the first 64 bits, which is what one customer gets; an IPv4 address that
+comes as IPv6 is itself. What does not belong here: counting (`gate.py`, `connection_limit.py`).
+"""
 
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from warehouse.errors import SettingsError
 
 _MAX_HOPS = 16
+_ONE_CUSTOMER_BITS = 64
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+def networks(setting: str, value: str) -> Networks:
+    """The addresses and networks, comma-separated, of a setting.
+
+    Raises:
+        SettingsError: a part of it is neither.
+    """
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {error}. Give addresses or networks like 10.0.0.0/8.") from None
+
+
+def is_in(address: bytes, those: Networks) -> bool:
+    """Whether one of the networks holds the address; False where it is none, as a Unix socket's."""
+    try:
+        parsed = _parse(address.decode("latin-1"))
+    except ValueError:
+        return False
+    return any(parsed in network for network in those)
 
 
 class Addresses:
@@ -17,29 +45,43 @@ class Addresses:
         Raises:
             SettingsError: a part of it is no address and no network.
         """
-        try:
-            self._trusted: tuple[IPv4Network | IPv6Network, ...] = tuple(
-                ip_network(part.strip()) for part in trusted_proxies.split(",") if part.strip()
-            )
-        except ValueError as error:
-            raise SettingsError(f"FAIRBOARD_TRUSTED_PROXIES: {error}. Give addresses or networks like 10.0.0.0/8.") from None
-        self._resolve = lru_cache(4096)(self._nearest_untrusted)
+        self._trusted = networks("FAIRBOARD_TRUSTED_PROXIES", trusted_proxies)
+        self._resolve = lru_cache(4096)(self._nearest)
+        self._customer = lru_cache(4096)(_customer)
 
     def client(self, peer: bytes, forwarded_for: bytes | None) -> bytes:
-        """The client's address: the peer's, or that of the nearest hop that is no trusted proxy of ours."""
-        if not self._trusted or forwarded_for is None:
-            return peer
-        return self._resolve(peer.decode(), forwarded_for.decode("latin-1")).encode()
+        """Who counts: the customer of `address`."""
+        return self._customer(self.address(peer, forwarded_for))
 
-    def _nearest_untrusted(self, address: str, forwarded_for: str) -> str:
-        hops = forwarded_for.split(",")[-_MAX_HOPS:]
-        while hops and self._is_trusted(address):
+    def address(self, peer: bytes, forwarded_for: bytes | None) -> bytes:
+        """The peer, or the nearest hop that is no trusted proxy of ours."""
+        return self._resolve(peer, forwarded_for if self._trusted else None)
+
+    def is_trusted(self, peer: bytes) -> bool:
+        """Whether that is one of our proxies."""
+        return is_in(peer, self._trusted)
+
+    def _nearest(self, peer: bytes, forwarded_for: bytes | None) -> bytes:
+        hops = [] if forwarded_for is None else forwarded_for.decode("latin-1").split(",")[-_MAX_HOPS:]
+        address = peer
+        while hops and is_in(address, self._trusted):
             try:
-                address = str(ip_address(hops.pop().strip()))
+                address = str(_parse(hops.pop().strip())).encode()
             except ValueError:
                 break  # a trusted proxy wrote no address: that proxy is all that is known
         return address
 
-    def _is_trusted(self, address: str) -> bool:
-        parsed = ip_address(address)
-        return any(parsed in network for network in self._trusted)
+
+def _customer(address: bytes) -> bytes:
+    try:
+        parsed = _parse(address.decode("latin-1"))
+    except ValueError:
+        return address  # a Unix socket's
+    if isinstance(parsed, IPv6Address):
+        return str(ip_network((parsed, _ONE_CUSTOMER_BITS), strict=False)).encode()
+    return str(parsed).encode()
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address:
+    address = ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address

@@ -17,16 +17,21 @@ from ingest_api.signature import TOLERANCE_S
 
 IDEMPOTENCY_S: Final = 300
 _FINGERPRINT_BYTES: Final = 16
-_REPLAY_S: Final = 2 * TOLERANCE_S + 60  # from 5 minutes ahead to 5 minutes behind, and clocks that differ
+REPLAY_S: Final = 2 * TOLERANCE_S + 60  # from 5 minutes ahead to 5 minutes behind, and clocks that differ
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """Who sends a request, and what makes it recognizable. `name` counts for the rate limit."""
+    """Who sends a request, and what makes it recognizable. `name` counts for the rate limit.
+
+    `idempotency_key` is where the answer to a request that names itself is kept, for `keep_s` seconds; `fingerprint` is that of
+    its body and path. `replay_key` is where a stamped signature is noted as seen.
+    """
 
     name: bytes
     idempotency_key: bytes | None
     fingerprint: bytes
     replay_key: bytes | None
+    keep_s: int = IDEMPOTENCY_S
 
 
 class Rate(Struct, frozen=True, gc=False):
@@ -52,22 +57,31 @@ class Rate(Struct, frozen=True, gc=False):
 
 
 class Finding(Struct, frozen=True, gc=False):
-    """What Redis said of one request: nothing against it, a refusal, or the answer that it had before."""
+    """What Redis said of one request: nothing against it, a refusal, or the answer that it had before.
+
+    `noted` is whether its signature was noted just now: where the request is not accepted after all, that is undone.
+    """
 
     refusal: Problem | None
     earlier: bytes | None
     rate: Rate | None
+    noted: bool = False
 
 
 NOTHING: Final = Finding(None, None, None)
 
 
-def fingerprint(path: bytes, body: bytes) -> bytes:
-    """What tells two requests with one `Idempotency-Key` apart: who could make two alike has signed both.
+def digest(content: bytes) -> bytes:
+    """What tells two bodies, unpacked, that have one name apart: who could make two alike has signed both.
 
     SHA-256 took a twelfth of the time that a batch takes.
     """
-    return xxhash.xxh3_128_digest(body, seed=xxhash.xxh3_64_intdigest(path))
+    return xxhash.xxh3_128_digest(content)
+
+
+def fingerprint(path: bytes, content: bytes) -> bytes:
+    """What tells two requests with one name apart, from the digest of their bodies."""
+    return xxhash.xxh3_128_digest(content + path)
 
 
 class Gate:
@@ -87,9 +101,10 @@ class Gate:
             parts += [command(b"INCRBY", key, b"%d" % count), expires, command(b"GET", before)]
         if keys := [caller.idempotency_key for caller in callers if caller.idempotency_key is not None]:
             parts.append(command(b"MGET", *keys))
-        seconds = b"%d" % _REPLAY_S
-        signed = [caller.replay_key for caller in callers if caller.replay_key is not None]
-        parts += [command(b"SET", key, b"1", b"NX", b"EX", seconds) for key in signed]
+        seconds = b"%d" % REPLAY_S
+        for caller in callers:
+            if (seen := caller.replay_key) is not None:  # (one command for both, SET with NX and GET, is refused by Redis 6.2)
+                parts += [command(b"SET", seen, _owner(caller), b"NX", b"EX", seconds), command(b"GET", seen)]
         return b"".join(parts), len(parts)
 
     def findings(self, callers: list[Caller], now_s: float, replies: list[Reply]) -> list[Finding]:
@@ -103,7 +118,7 @@ class Gate:
                 caller,
                 rate,
                 next(stored) if caller.idempotency_key is not None else None,
-                caller.replay_key is not None and next(rest) is None,
+                (next(rest), next(rest)) if caller.replay_key is not None else None,
             )
             for caller, rate in zip(callers, rates, strict=True)
         ]
@@ -134,10 +149,10 @@ def memory(caller: Caller, answer: bytes) -> bytes:
     """The command that remembers the answer to a request with an `Idempotency-Key`. It has one reply."""
     assert caller.idempotency_key is not None
     value = caller.fingerprint + answer
-    return _SET_IDEMPOTENCY % (len(caller.idempotency_key), caller.idempotency_key, len(value), value)
+    return _SET_IDEMPOTENCY % (len(caller.idempotency_key), caller.idempotency_key, len(value), value, caller.keep_s)
 
 
-_SET_IDEMPOTENCY: Final = b"*5\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n$2\r\nEX\r\n$3\r\n%d\r\n" % IDEMPOTENCY_S
+_SET_IDEMPOTENCY: Final = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$3\r\n%03d\r\n"
 
 
 def forgetting(caller: Caller) -> bytes:
@@ -147,21 +162,28 @@ def forgetting(caller: Caller) -> bytes:
 
 
 def other_body() -> Problem:
-    """The refusal of a known `Idempotency-Key` with another body."""
-    return Problem(422, "idempotency-key", "This Idempotency-Key came with another body or path in the last 5 minutes.")
+    """The refusal of a known name with another body."""
+    detail = "This Idempotency-Key or webhook-id came with another body or path in the last minutes; it names one request."
+    return Problem(422, "idempotency-key", detail)
 
 
-def _finding(caller: Caller, rate: Rate | None, stored: bytes | None, seen: bool) -> Finding:
-    if seen:
+def _owner(caller: Caller) -> bytes:
+    """Who may send a signature again: the request of the same name."""
+    return caller.idempotency_key or b""
+
+
+def _finding(caller: Caller, rate: Rate | None, stored: bytes | None, replay: tuple[Reply, Reply] | None) -> Finding:
+    noted = replay is not None and replay[0] is not None
+    if replay is not None and not noted and (caller.idempotency_key is None or replay[1] != caller.idempotency_key):
         detail = (
-            "This stamped signature was seen before. "
-            "Add an eventId to every event or an Idempotency-Key to repeat it on purpose."
+            "This stamped signature was seen before. To repeat a request on purpose, sign it as a webhook (webhook-id), "
+            "add an eventId to every event, or send the Idempotency-Key that it came with."
         )
         return Finding(Problem(409, "replay", detail), None, rate)
     if rate is not None and rate.remaining < 0:
         detail = f"More than {rate.limit:,} requests in {rate.window_s} s from this key and address."
         headers = (("retry-after", str(rate.resets_s)), *rate.headers())
-        return Finding(Problem(429, "rate-limit", detail, headers=headers), None, rate)
+        return Finding(Problem(429, "rate-limit", detail, headers=headers), None, rate, noted)
     if stored is not None and stored[:_FINGERPRINT_BYTES] != caller.fingerprint:
-        return Finding(other_body(), None, rate)
-    return Finding(None, stored[_FINGERPRINT_BYTES:] if stored is not None else None, rate)
+        return Finding(other_body(), None, rate, noted)
+    return Finding(None, stored[_FINGERPRINT_BYTES:] if stored is not None else None, rate, noted)

@@ -102,6 +102,9 @@ class Group:
             findings = self._gate.findings(callers, now_s, replies.result())
         except RedisError:
             findings = self._without_redis(len(group))
+        except Exception:  # a fault of ours: the clients still get their answers
+            log.exception("gate.failed")
+            findings = self._without_redis(len(group))
         self._decide(group, findings)
 
     def _without_redis(self, count: int) -> list[Finding]:
@@ -114,15 +117,15 @@ class Group:
     def _decide(self, group: list[Waiting], findings: list[Finding]) -> None:
         """Choose what goes to disk, write it, and have it committed."""
         decisions = _Decisions(self._door)
+        for waiting, finding in zip(group, findings, strict=True):
+            decisions.add(waiting, finding)
         try:
-            for waiting, finding in zip(group, findings, strict=True):
-                decisions.add(waiting, finding)
             if decisions.entries or decisions.refusals:
                 self._journal.put(decisions.entries, decisions.refusals, decisions.size)
                 self._committer.commit(partial(self._committed, group, decisions, time.perf_counter()))
                 return
         except Exception as error:  # noqa: BLE001 - whatever it is, every waiting client is told, and the loop goes on
-            self._fail(group, error)
+            self._fail(group, decisions, error)
         else:
             self._succeed(group, decisions)
 
@@ -131,7 +134,7 @@ class Group:
         if error is None:
             self._succeed(group, decisions)
         else:
-            self._fail(group, error)
+            self._fail(group, decisions, error)
 
     def _go_on(self) -> None:
         self._journal.rotate_if_due(time.monotonic())
@@ -145,14 +148,14 @@ class Group:
         self._go_on()  # Redis works on the next group's question while this one is answered
         self._metrics.events(decisions.accepted, decisions.duplicates, decisions.rejected)
         for waiting, outcome in zip(group, decisions.outcomes, strict=True):
-            waiting.done(outcome)
+            _tell(waiting, outcome)
 
-    def _fail(self, group: list[Waiting], error: Exception) -> None:
+    def _fail(self, group: list[Waiting], decisions: "_Decisions", error: Exception) -> None:
         """Nothing of the group counts: what was noted of it is forgotten, so that it can come again."""
         self._metrics.add("fairboard_ingest_commit_failures_total")
         self._door.forget()
-        if keys := [waiting.caller.replay_key for waiting in group if waiting.caller.replay_key is not None]:
-            self._link.tell(command(b"DEL", *keys), 1)
+        if decisions.noted:
+            self._link.tell(command(b"DEL", *decisions.noted), 1)
         if isinstance(error, JournalBrokenError):
             self._pressure.give_up(str(error))
         if isinstance(error, FairboardError):
@@ -160,38 +163,61 @@ class Group:
             error = Problem(503, "journal", str(error), headers=_LATER)
         self._go_on()
         for waiting in group:
-            waiting.done(error)
+            _tell(waiting, error)
+
+
+def _tell(waiting: Waiting, outcome: Outcome | Exception) -> None:
+    try:
+        waiting.done(outcome)
+    except Exception:  # a fault of ours at one connection: those behind it get their answers
+        log.exception("answer.failed")
 
 
 class _Decisions:
-    """A group's outcomes, and what it adds to the journal and to Redis."""
+    """A group's outcomes, and what it adds to the journal and to Redis. `noted` are the signatures that it made known there."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._keys: dict[bytes, tuple[bytes, bytes]] = {}
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome | Exception] = []
         self.entries: list[Entry] = []
         self.refusals: list[Refusal] = []
         self.memories: list[bytes] = []
+        self.noted: list[bytes] = []
         self.size = self.accepted = self.duplicates = self.rejected = 0
 
     def add(self, waiting: Waiting, finding: Finding) -> None:
-        """Decide about the next request of the group."""
+        """Decide about the next request of the group. A fault of ours in it is that request's alone."""
+        try:
+            self._add(waiting, finding)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this client is told, and the others are served
+            self._door.forget()  # some of its ids may be noted, and nothing of it is kept
+            self._forget(waiting, finding)
+            self.outcomes.append(error)
+
+    def _add(self, waiting: Waiting, finding: Finding) -> None:
         key = waiting.caller.idempotency_key
         if key is not None and key in self._keys and finding.refusal is None:
             finding = _same_key(waiting.caller, finding, *self._keys[key])
         if finding.refusal is not None or finding.earlier is not None:
             self.outcomes.append(Outcome(finding, None, finding.earlier or b""))
-            if waiting.caller.replay_key is not None and finding.refusal is not None and finding.refusal.code != "replay":
-                self.memories.append(forgetting(waiting.caller))
+            if finding.refusal is not None:
+                self._forget(waiting, finding)
             return
         admitted = admit(waiting.checked, waiting.arrival, self._door)
-        self._count(admitted, len(waiting.arrival.plain))
         answer = _encode(admitted)
+        self._count(admitted, len(waiting.arrival.body.plain))
         if key is not None and admitted.single_error is None:
             self._keys[key] = (waiting.caller.fingerprint, answer)
             self.memories.append(memory(waiting.caller, answer))
+        if finding.noted and waiting.caller.replay_key is not None:
+            self.noted.append(waiting.caller.replay_key)
         self.outcomes.append(Outcome(finding, admitted, answer))
+
+    def _forget(self, waiting: Waiting, finding: Finding) -> None:
+        """Let a signature whose request was not accepted come again, unless it was known before this request."""
+        if finding.noted:
+            self.memories.append(forgetting(waiting.caller))
 
     def _count(self, admitted: Admitted, size: int) -> None:
         if admitted.entry is not None:

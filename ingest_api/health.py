@@ -12,10 +12,14 @@ from ingest_api.redis_link import RedisLink
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """The body of `/readyz`. `degraded` accepts events, without what Redis adds; `unready` accepts none."""
+    """The body of `/readyz`, which names no paths: everyone may read it.
+
+    `degraded` accepts events, without what Redis adds; `unready` accepts none, or cannot seal what it accepts.
+    """
 
     status: Literal["ready", "degraded", "unready"]
     journal: str
+    sealer: str
     redis: str
     disk_free_bytes: int
     journal_bytes: int
@@ -24,12 +28,13 @@ class Readiness(msgspec.Struct, frozen=True):
 def readiness(pressure: Pressure, link: RedisLink, redis_away: Literal["open", "closed"]) -> Readiness:
     """What the last look found."""
     status: Literal["ready", "degraded", "unready"] = "ready" if link.up else "degraded"
-    if pressure.reason or (not link.up and redis_away == "closed"):
+    if pressure.reason or pressure.stuck or (not link.up and redis_away == "closed"):
         status = "unready"
     return Readiness(
         status,
         pressure.reason or "ok",
-        "ok" if link.up else f"away ({link.trouble}); set to stay {redis_away} meanwhile",
+        pressure.stuck or "ok",
+        "ok" if link.up else f"away; set to stay {redis_away} meanwhile, and the log says why",
         pressure.free_bytes,
         pressure.journal_bytes,
     )

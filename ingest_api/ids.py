@@ -26,10 +26,18 @@ def uuid7_base(now_ms: int | None = None) -> bytes:
     return (upper << 64 | lower).to_bytes(16)
 
 
-def derived_base(key_id: str, idempotency_key: bytes) -> bytes:
-    """The base of a request that names itself: a UUIDv8 from a SHA-256 of key id and `Idempotency-Key`."""
-    digest = hashlib.sha256(b"%b\0%b" % (key_id.encode(), idempotency_key)).digest()
+def derived_base(name: bytes, content: bytes) -> bytes:
+    """The base of a request that names itself: a UUIDv8 from a SHA-256 of its name and of its content's digest.
+
+    A name alone would give two bodies that are sent under it the same ids, and one of two accepted events would be dropped.
+    """
+    digest = hashlib.sha256(b"%b\0%b" % (content, name)).digest()
     return (int.from_bytes(digest[:16]) & _UUID_FREE | _UUID_8).to_bytes(16)
+
+
+def name_digest(name: bytes) -> bytes:
+    """A name as part of a Redis key, in hex: what a client sends does not get there as it came."""
+    return hashlib.sha256(name).hexdigest()[:32].encode()
 
 
 def event_id(base: bytes, position: int) -> str:

@@ -107,6 +107,9 @@ class Journal:
             segment.write(connection, entries, refusals)
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from error
+        except BaseException:  # a row that cannot be written: nothing of this group counts, and the next one begins anew
+            self._roll_back()
+            raise
         self._bytes += size
 
     def commit(self) -> None:
@@ -169,17 +172,19 @@ class Journal:
         return connection
 
     def _failure(self, error: Exception) -> FairboardError:
+        log.error("journal.unwritable", segment=str(self._path), reason=str(error))
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC
         if full and (self._connection is None or not self._roll_back()):
             return JournalFullError("The disk is full; nothing of this group was kept.")
         return JournalBrokenError(
-            f"Writing the journal {self._path} failed ({error}). This worker accepts nothing more; what it answered with "
-            "202 is safe and will be sealed. Check the disk, then restart the worker."
+            f"Writing the journal failed ({error}). This worker accepts nothing more; what it answered with 202 is safe and "
+            "will be sealed. Check the disk, then restart the worker."
         )
 
     def _roll_back(self) -> bool:
         """Undo the open transaction. Returns whether one is still open."""
-        assert self._connection is not None
+        if self._connection is None:
+            return False
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         return self._connection.in_transaction

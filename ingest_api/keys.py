@@ -15,11 +15,13 @@ from typing import Literal
 
 import msgspec
 
+from ingest_api.signature import new_secret, secret_bytes
 from warehouse.errors import SettingsError
 from warehouse.settings import Settings
 
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it becomes part of Redis keys and log lines
 MIN_SECRET_CHARS = 8
+_SECRET_BYTES = 32
 
 
 class StoredKey(msgspec.Struct, frozen=True):
@@ -63,18 +65,18 @@ def stored_keys(settings: Settings) -> list[StoredKey]:
         raise SettingsError(f"{path} is damaged ({error}); nothing was started. Restore it, or make new keys.") from error
 
 
-def live_secrets(settings: Settings) -> dict[str, list[bytes]]:
+def live_secrets(settings: Settings) -> dict[str, list[str]]:
     """The secrets that verify, by key id.
 
     Raises:
         SettingsError: `FAIRBOARD_HMAC_KEYS` or the keys file cannot be read.
     """
-    live: dict[str, list[bytes]] = {}
+    live: dict[str, list[str]] = {}
     for key_id, secret in _environment_keys(settings.hmac_keys):
-        live.setdefault(key_id, []).append(secret.encode())
+        live.setdefault(key_id, []).append(secret)
     for key in stored_keys(settings):
         if key.retired_at is None and key.use == "sign":
-            live.setdefault(key.id, []).append(key.secret.encode())
+            live.setdefault(key.id, []).append(key.secret)
     return live
 
 
@@ -87,7 +89,7 @@ def read_keys(settings: Settings) -> list[tuple[str, str]]:
     return [(key.id, key.secret) for key in stored_keys(settings) if key.retired_at is None and key.use == "read"]
 
 
-def require_keys(settings: Settings) -> dict[str, list[bytes]]:
+def require_keys(settings: Settings) -> dict[str, list[str]]:
     """The live secrets; in profile `demo` a random key is made where there is none.
 
     Raises:
@@ -112,7 +114,7 @@ def ensure_demo_key(settings: Settings) -> tuple[str, str]:
         SettingsError: in production there is none.
     """
     key_id, found = next(iter(require_keys(settings).items()))
-    return key_id, found[0].decode()
+    return key_id, found[0]
 
 
 def make_key(settings: Settings, key_id: str, use: Literal["sign", "read"] = "sign") -> str:
@@ -125,7 +127,7 @@ def make_key(settings: Settings, key_id: str, use: Literal["sign", "read"] = "si
     keys = stored_keys(settings)
     if other := next((key.use for key in keys if key.id == key_id and key.use != use), None):
         raise SettingsError(f"{key_id!r} is there to {other}; a key to {use} needs another id. Nothing was changed.")
-    secret = secrets.token_urlsafe(32)
+    secret = new_secret(secrets.token_bytes(_SECRET_BYTES)) if use == "sign" else secrets.token_urlsafe(_SECRET_BYTES)
     kept = secret if use == "sign" else hashlib.sha256(secret.encode()).hexdigest()
     _save(settings, [*keys, StoredKey(key_id, kept, int(time.time()), use=use)])
     return secret
@@ -155,6 +157,10 @@ def _environment_keys(text: str) -> list[tuple[str, str]]:
         _check_id(key_id, "FAIRBOARD_HMAC_KEYS: an id")
         if len(secret) < MIN_SECRET_CHARS:
             raise SettingsError(f"FAIRBOARD_HMAC_KEYS: the secret of {key_id!r} is shorter than {MIN_SECRET_CHARS} characters.")
+        try:
+            secret_bytes(secret)
+        except ValueError as error:
+            raise SettingsError(f"FAIRBOARD_HMAC_KEYS: {key_id!r}: {error}.") from None
         pairs.append((key_id, secret))
     return pairs
 

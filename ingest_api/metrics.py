@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 _SUFFIX: Final = ".metrics"
 _WIDTH: Final = 8
-_STATUSES: Final = (200, 202, 204, 304, 400, 401, 404, 405, 408, 409, 410, 413, 415, 422, 429, 431, 500, 503, 505)
+_STATUSES: Final = (200, 202, 204, 304, 400, 401, 404, 405, 408, 409, 410, 413, 415, 422, 429, 431, 500, 501, 503, 505)
 _COMMIT_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 
 
@@ -37,6 +37,10 @@ FAMILIES: Final = (
     Family("fairboard_ingest_without_redis_total", "counter", "Requests that were answered without asking Redis."),
     Family("fairboard_ingest_redis_up", "gauge", "1 where the worker reaches Redis."),
     Family("fairboard_ingest_accepting", "gauge", "1 where the worker accepts events."),
+    Family("fairboard_ingest_connections", "gauge", "Open connections."),
+    Family(
+        "fairboard_ingest_connections_refused_total", "counter", "Connections turned away, of an address or in all too many."
+    ),
     Family("fairboard_ingest_journal_bytes", "gauge", "Journal that is not sealed yet."),
     Family("fairboard_ingest_disk_free_bytes", "gauge", "Room on the journal's disk."),
     Family("fairboard_read_warehouse_total", "counter", "Reads that Redis could not answer."),
@@ -44,6 +48,7 @@ FAMILIES: Final = (
     Family("fairboard_seal_rejects_total", "counter", "Refused events sealed into Parquet."),
     Family("fairboard_seal_segments_total", "counter", "Segments sealed."),
     Family("fairboard_seal_failures_total", "counter", "Tries to seal that failed."),
+    Family("fairboard_seal_stuck", "gauge", "1 where events cannot be sealed; /readyz and the log say why."),
     Family("fairboard_seal_damaged_total", "counter", "Segments set aside because they cannot be read."),
 )
 

@@ -11,9 +11,11 @@ import msgspec
 
 from ingest_api.admission import Answer
 from ingest_api.answers import AroundQuery, Board, Friends, FriendsQuery, Line, Page, PageQuery, Progress, Ranks, Seasons
-from ingest_api.bodies import MAX_EVENTS, MAX_RAW_BYTES
+from ingest_api.bodies import MAX_EVENTS
 from ingest_api.health import Readiness
 from ingest_api.problems import ProblemDocument
+from ingest_api.request_parser import MAX_BODY_BYTES
+from ingest_api.signature import MESSAGE_ID
 from warehouse.events import Event
 
 EXAMPLE: Final = {
@@ -24,21 +26,32 @@ EXAMPLE: Final = {
     "payload": {"deltaXp": 150, "activity": "quest_completion"},
 }
 _SIGNATURE_HEADERS: Final = (
-    ("X-Signature", True, "Hex HMAC-SHA256 of the raw body; with X-Timestamp, of body + `.` + timestamp.", "^[0-9a-fA-F]{64}$"),
-    ("X-Timestamp", False, "Whole seconds since the epoch, at most 5 minutes from the server's clock.", "^[0-9]{1,11}$"),
-    ("X-Key-Id", False, "Which key signed; the first configured one where it is missing.", "^[A-Za-z0-9._-]{1,64}$"),
-    ("Idempotency-Key", False, "Names the request, so that it can be repeated safely.", "^[ -~]{1,256}$"),
-    ("X-Request-ID", False, "Echoed; made where it is missing.", "^[ -~]{1,256}$"),
+    ("webhook-id", "Standard Webhooks (recommended): names the request, and its events that have no eventId.", MESSAGE_ID),
+    ("webhook-timestamp", "Whole seconds since the epoch, at most 5 minutes from the server's clock.", "^[0-9]{1,11}$"),
+    (
+        "webhook-signature",
+        "`v1,` and base64 of the HMAC-SHA256 of `id.timestamp.body`; several with blanks between.",
+        "^v1,",
+    ),
+    ("X-Key-Id", "Which key signed; the first configured one where it is missing.", "^[A-Za-z0-9._-]{1,64}$"),
+    (
+        "X-Signature",
+        "The original scheme: hex HMAC-SHA256 of the raw body; with X-Timestamp, of body + `.` + timestamp.",
+        "^[0-9a-fA-F]{64}$",
+    ),
+    ("X-Timestamp", "Of the original scheme: as webhook-timestamp.", "^[0-9]{1,11}$"),
+    ("Idempotency-Key", "Of the original scheme: names the request, but is not signed.", "^[ -~]{1,256}$"),
+    ("X-Request-ID", "Echoed; made where it is missing.", "^[ -~]{1,256}$"),
 )
 _REFUSALS: Final = {
-    400: "Malformed, or the event breaks the contract: `field` says where.",
+    400: "Malformed, or the event breaks the contract: `field` says where; or nothing signed names it, where that is required.",
     401: "The signature does not fit.",
     408: "The body came too slowly.",
-    409: "The Idempotency-Key was used with this body (the first answer), or the stamped signature was seen before.",
+    409: "The webhook-id or Idempotency-Key was used with this body (the first answer), or the signature was seen before.",
     413: "Too large, packed or unpacked, or too many events.",
     415: "A Content-Encoding that is not gzip or zstd.",
-    422: "The Idempotency-Key was used with another body.",
-    429: "Too many requests from this key and address.",
+    422: "The webhook-id or Idempotency-Key was used with another body.",
+    429: "Too many requests from this key and address, or too many refused ones from this address.",
     431: "The head of the request is too large.",
     503: "Not accepting now; `Retry-After` says when to come again.",
 }
@@ -59,7 +72,7 @@ def openapi_document() -> bytes:
         "/events": {"post": _posting("Send one event.", {"application/json": event}, EXAMPLE, accepted | refusals)},
         "/events/batch": {
             "post": _posting(
-                f"Send up to {MAX_EVENTS:,} events and {MAX_RAW_BYTES:,} bytes; one bad event never sinks its batch.",
+                f"Send up to {MAX_EVENTS:,} events and {MAX_BODY_BYTES:,} bytes; one bad event never sinks its batch.",
                 {"application/json": many, "application/x-ndjson": {"type": "string"}},
                 [EXAMPLE],
                 accepted | refusals,
@@ -83,11 +96,11 @@ def _posting(summary: str, content: dict[str, Any], example: Any, responses: dic
         {
             "name": name,
             "in": "header",
-            "required": required,
+            "required": False,
             "description": text,
             "schema": {"type": "string", "pattern": pattern},
         }
-        for name, required, text, pattern in _SIGNATURE_HEADERS
+        for name, text, pattern in _SIGNATURE_HEADERS
     ]
     return {
         "operationId": "_".join(re.findall("[a-z]+", summary.lower())[:3]),

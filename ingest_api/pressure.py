@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from ingest_api import trouble
 from warehouse.settings import Settings
 
 _MIB: Final = 1024 * 1024
@@ -22,6 +23,7 @@ class Pressure:
         self._journal = journal
         self.broken = ""
         self.reason = ""
+        self.stuck = ""  # why nothing is sealed; events are accepted all the same, until the journal is too large
         self.free_bytes = 0
         self.journal_bytes = 0
 
@@ -29,6 +31,7 @@ class Pressure:
         """Measure the disk and the journal."""
         self.free_bytes = shutil.disk_usage(self._journal).free
         self.journal_bytes = _unsealed_bytes(self._journal)
+        self.stuck = trouble.read(self._journal)
         self.reason = self.broken or self._shortage()
 
     def give_up(self, reason: str) -> None:

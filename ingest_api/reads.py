@@ -31,10 +31,10 @@ from ingest_api.questions import (
     Question,
     WhichBoard,
 )
-from ingest_api.read_limit import ReadLimit
 from ingest_api.readers import Found, Readers
 from ingest_api.redis_link import RedisError, RedisLink
 from ingest_api.request import Request
+from ingest_api.request_limit import RequestLimit
 from warehouse.boards import key_of
 from warehouse.calendar import ONE_DAY, Calendar, WindowKind
 from warehouse.errors import FairboardError
@@ -77,7 +77,7 @@ class Reads:
         self._published = Published(link, self._calendar)
         self._access = access
         self._metrics = metrics
-        self._limit = ReadLimit(Gate(settings.rate_limit, settings.rate_window_s), link)
+        self._limit = RequestLimit(Gate(settings.rate_limit, settings.rate_window_s), link, "reads")
         self._addresses = Addresses(settings.trusted_proxies)
         self._readers = Readers(_ANSWERS_AT_ONCE, _ANSWERS_WAITING)
         self._streams = Readers(_STREAMS_AT_ONCE, _STREAMS_WAITING)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import structlog
 
-from ingest_api import segment
+from ingest_api import segment, trouble
 from ingest_api.journal import READY, Slot, journal_dir, recover, set_aside
 from ingest_api.logs import configure_logs
 from ingest_api.metrics import Metrics
@@ -52,7 +52,12 @@ def seal_once(settings: Settings) -> int:
         # folders that it finds being on disk.
         with ThreadPoolExecutor(_AT_ONCE, "stage-segment") as pool:
             staged = [(path, pool.submit(_stage, lake, settings, path)) for path in segments]
-            return sum(_try(lake, metrics, path, content) for path, content in staged)
+            sealed = [_try(lake, metrics, path, content) for path, content in staged]
+        if failed := sealed.count(None):
+            trouble.note(root, f"{failed} segments of the journal cannot be sealed; they are kept, and the log says why.")
+        else:
+            trouble.clear(root)
+        return sum(count or 0 for count in sealed)
 
 
 def run(settings: Settings, parent: int) -> None:
@@ -88,8 +93,8 @@ class _Content(NamedTuple):
     refused: int
 
 
-def _try(lake: Lake, metrics: Metrics, path: Path, content: Future[_Content]) -> int:
-    """Seal a segment; one that cannot be sealed now stays for the next time, and does not stop the others."""
+def _try(lake: Lake, metrics: Metrics, path: Path, content: Future[_Content]) -> int | None:
+    """Seal a segment; None for one that cannot be sealed now: it stays for the next time, and does not stop the others."""
     try:
         files, events, refused = content.result()
         lake.commit(files)
@@ -99,15 +104,20 @@ def _try(lake: Lake, metrics: Metrics, path: Path, content: Future[_Content]) ->
             set_aside(path, str(error))
             metrics.add("fairboard_seal_damaged_total")
         return 0
-    except (OSError, LakeError) as error:
-        log.error("seal.failed", segment=path.stem, reason=str(error))  # noqa: TRY400 - it is tried again
+    except Exception as error:  # whatever it is, the other segments are sealed, and this one is tried again
+        log.exception("seal.failed", segment=path.stem, reason=str(error), exc_info=_stack_of(error))
         metrics.add("fairboard_seal_failures_total")
-        return 0
+        return None
     log.debug("segment.sealed", segment=path.stem, events=events, refused=refused)
     metrics.add("fairboard_seal_events_total", events)
     metrics.add("fairboard_seal_rejects_total", refused)
     metrics.add("fairboard_seal_segments_total")
     return events + refused
+
+
+def _stack_of(error: Exception) -> Exception | None:
+    """What is a fault of ours, not the disk's or the lake's, is logged with its stack."""
+    return None if isinstance(error, OSError | LakeError) else error
 
 
 def _stage(lake: Lake, settings: Settings, path: Path) -> _Content:

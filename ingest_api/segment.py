@@ -29,7 +29,8 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
     """A request's accepted events, as they came.
 
     `form` is `event`, `array` or `lines`, with `+gzip` or `+zstd` where the client packed the body.
-    `positions` is a JSON array of the events' places in the request, or None where all of it was accepted.
+    `positions` is a JSON array of the events' places in the request, or None where all of it was accepted. `count` is how many
+    events the door saw in it; 0 in a segment of an older version.
     """
 
     received_ms: int
@@ -39,6 +40,7 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
     form: str
     body: bytes
     positions: bytes | None
+    count: int = 0
 
 
 class Refusal(NamedTuple):

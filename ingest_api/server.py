@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
+from pathlib import Path
 from typing import Final
 
 import httpx
 import structlog
 
-from ingest_api.journal import journal_dir
+from ingest_api import trouble
+from ingest_api.journal import DAMAGED, journal_dir
 from ingest_api.keys import require_keys
 from warehouse.errors import FairboardError
 from warehouse.settings import Settings
@@ -21,6 +24,8 @@ from warehouse.settings import Settings
 _POLL_S: Final = 0.1
 _READY_WITHIN_S: Final = 30
 _RESTART_AFTER_S: Final = 1.0
+_LATELY_S: Final = 60.0
+_DEATHS_LATELY: Final = 3
 # glibc would give memory back after each segment, and the next one pay for clear pages: an eighth of the sealing. So a sealer
 # that was busy keeps what it needed at most. Other C libraries pass this over.
 SEALER_ENVIRONMENT: Final = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}
@@ -31,12 +36,15 @@ log = structlog.get_logger(__name__)
 def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None:
     """Serve until SIGTERM or SIGINT; then answer what has arrived, seal everything and return.
 
+    A sealer that dies again and again is noted for `/readyz`; it takes the note back when it has sealed what there is.
+
     Raises:
         SettingsError: there is no signing key in production, or the configuration cannot be used.
-        FairboardError: the port is taken, or the workers cannot run; what was accepted is sealed.
+        FairboardError: the port is taken, or the workers cannot run; or something that was accepted could not be sealed.
     """
     require_keys(settings)
     stopping: list[int] = []
+    root, damaged = journal_dir(settings), _damaged(settings)
     handlers = {number: signal.signal(number, lambda n, _: stopping.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
     environment = settings_environment(settings)
     sealer = _Child(environment | SEALER_ENVIRONMENT, "ingest_api.sealer")
@@ -47,6 +55,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
         while not stopping:
             for child in (sealer, *crew):
                 child.keep_alive()
+            if sealer.deaths_lately >= _DEATHS_LATELY:
+                trouble.note(root, f"The sealer died {sealer.deaths_lately} times in a minute; the log says why.")
             time.sleep(_POLL_S)
     finally:
         for child in crew:
@@ -59,6 +69,17 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
         for number, handler in handlers.items():
             signal.signal(number, handler)
         log.info("server.stopped")
+    left = [path for path in root.glob("[0-9]*/*") if path not in damaged]
+    if left:
+        raise FairboardError(
+            f"{len(left)} files of accepted events could not be sealed and are kept in {root}; the log says why. Mend that and "
+            "start the service again: it seals them. Do not remove them."
+        )
+
+
+def _damaged(settings: Settings) -> set[Path]:
+    """What was set aside before this run, and is for a person to look at."""
+    return set(journal_dir(settings).glob(f"*/*{DAMAGED}*"))
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
@@ -69,7 +90,7 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 def _seal_what_is_left(settings: Settings) -> None:
     """Seal once more where a sealer that was just dead, or just starting, could not do it at the end."""
-    if any(journal_dir(settings).glob("[0-9]*/*")):
+    if any(DAMAGED not in path.name for path in journal_dir(settings).glob("[0-9]*/*")):
         command = [sys.executable, "-m", "ingest_api.sealer", "once"]
         subprocess.run(command, env=settings_environment(settings), process_group=0, check=False)  # noqa: S603 - our own
 
@@ -84,6 +105,7 @@ class _Child:
     def __init__(self, environment: dict[str, str], *module_and_arguments: str) -> None:
         self._environment = environment
         self._arguments = module_and_arguments
+        self._deaths: deque[float] = deque()
         self._start()
 
     def alive(self) -> bool:
@@ -94,7 +116,15 @@ class _Child:
         """Start it again if it has died, at most once a second."""
         if not self.alive() and time.monotonic() - self._started_at > _RESTART_AFTER_S:
             log.error("process.died", module=self._arguments[0], exit_status=self._process.returncode)
+            self._deaths.append(time.monotonic())
             self._start()
+
+    @property
+    def deaths_lately(self) -> int:
+        """How often it died within a minute."""
+        while self._deaths and time.monotonic() - self._deaths[0] > _LATELY_S:
+            self._deaths.popleft()
+        return len(self._deaths)
 
     def terminate(self) -> None:
         """Ask it to end."""

@@ -2,22 +2,22 @@
 
 Two ways with one result: DuckDB's JSON reader for what the contract names, and event by event for the rest: unknown fields,
 an id that comes twice, whatever DuckDB does not read. It takes half of the CPU that Arrow's reader takes, and less than
-Polars' (docs/ingest.md). What does not belong here: files.
+Polars' (docs/ingest.md). Both cut a body as the door did (`bodies.cut`). What does not belong here: files.
 """
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import duckdb
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 
-from ingest_api.bodies import cut, unpack
+from ingest_api.bodies import cut, plain
 from ingest_api.ids import event_id
 from ingest_api.segment import Entry, Refusal
 from warehouse.events import EventRows, decode_any, decode_event
@@ -49,33 +49,24 @@ _SQL_TYPES: Final = {field: _SQL[EVENTS.file_schema.field(column).type] for fiel
 _REQUIRED: Final = ("type", "playerId", "ts", "deltaXp")  # `deltaXp` only in one type; but a STRUCT needs a field
 _SAMPLE_BYTES: Final = 64 * 1024
 
-
-class Unpacked(NamedTuple):
-    """An entry's events: their places in the request, and their bodies."""
-
-    entry: Entry
-    positions: Sequence[int]
-    bodies: list[bytes]
-
-
-def unpacked(entry: Entry) -> Unpacked:
-    """Cut an entry into its events."""
-    form, _, encoding = entry.form.partition("+")
-    bodies = cut(form, unpack(entry.body, encoding))
-    if entry.positions is None:
-        return Unpacked(entry, range(len(bodies)), bodies)
-    return Unpacked(entry, msgspec.json.decode(entry.positions, type=list[int]), bodies)
+log = structlog.get_logger(__name__)
 
 
 def unfold(entries: list[Entry]) -> tuple[pa.Table, list[Refusal]]:
-    """The rows of `EVENTS.file_schema`, and the events that have another one's id with other content."""
-    table = in_columns(entries) if entries else None
-    return (table, []) if table is not None else one_by_one([unpacked(entry) for entry in entries])
+    """The rows of `EVENTS.file_schema`, and the events that do not become one: another came with their id and other content."""
+    try:
+        table = in_columns(entries) if entries else None
+    except Exception:  # a fault of ours or DuckDB's: the other way is slower, and takes each event by itself
+        log.exception("unfold.failed", entries=len(entries))
+        table = None
+    return (table, []) if table is not None else one_by_one(entries)
 
 
 def in_columns(entries: list[Entry]) -> pa.Table | None:
     """The rows by DuckDB's JSON reader, or None where that would not be the whole truth."""
     parts, counts = zip(*map(_lines, entries), strict=True)
+    if any(entry.count not in (0, count) for entry, count in zip(entries, counts, strict=True)):
+        return None
     content = b"\n".join(parts)
     events = _all_of(content, sum(counts))
     if events is None:
@@ -92,22 +83,49 @@ def in_columns(entries: list[Entry]) -> pa.Table | None:
     return pa.table({name: columns[name] for name in EVENTS.file_schema.names}).cast(EVENTS.file_schema)
 
 
-def one_by_one(entries: list[Unpacked]) -> tuple[pa.Table, list[Refusal]]:
-    """The rows, event by event."""
+def one_by_one(entries: list[Entry]) -> tuple[pa.Table, list[Refusal]]:
+    """The rows, event by event. One that cannot be read after all is refused with its reason, and the others are rows."""
     rows, refused = EventRows(), []
     seen: dict[str, bytes] = {}
-    for entry, position, body in (
-        (one.entry, *place) for one in entries for place in zip(one.positions, one.bodies, strict=True)
-    ):
-        event = decode_any(body)
-        name = event.get("eventId") or event_id(entry.id_base, position)
-        first = seen.setdefault(name, body)
-        if first is body:
-            rows.append(event, name, entry.received_ms, entry.key_id)
-        elif decode_event(first) != decode_event(body):
-            where = (entry.received_ms, entry.key_id, entry.request_id, position)
-            refused.append(Refusal(*where, "eventId", OTHER_CONTENT, name, body))
+    for entry in entries:
+        where = (entry.received_ms, entry.key_id, entry.request_id)
+        try:
+            events = _events_of(entry)
+        except Exception as error:  # whatever it is, the segment goes on
+            log.exception("entry.unreadable", request_id=entry.request_id)
+            refused.append(Refusal(*where, 0, "", f"accepted, but cannot be cut into events: {error}", None, entry.body))
+            continue
+        for position, body in events:
+            try:
+                name, first = _row(rows, seen, entry, position, body)
+            except Exception as error:
+                log.exception("event.unreadable", request_id=entry.request_id, position=position)
+                refused.append(Refusal(*where, position, "", f"accepted, but cannot be read: {error}", None, body))
+            else:
+                if first is not body and decode_event(first) != decode_event(body):
+                    refused.append(Refusal(*where, position, "eventId", OTHER_CONTENT, name, body))
     return rows.table(), refused
+
+
+def _events_of(entry: Entry) -> list[tuple[int, bytes]]:
+    """An entry's events: their places in the request, and their bodies."""
+    form, _, packing = entry.form.partition("+")
+    bodies = cut(form, plain(entry.body, packing))
+    if entry.count not in (0, len(bodies)):
+        log.error("entry.miscounted", request_id=entry.request_id, accepted=entry.count, found=len(bodies))
+    positions = range(len(bodies)) if entry.positions is None else msgspec.json.decode(entry.positions, type=list[int])
+    return list(zip(positions, bodies, strict=True))
+
+
+def _row(rows: EventRows, seen: dict[str, bytes], entry: Entry, position: int, body: bytes) -> tuple[str, bytes]:
+    """Add an event, unless its id was there before. Returns the id, and the body that came first with it."""
+    decode_event(body)  # the door has seen it: a row that Arrow would not take must not sink the others
+    event = decode_any(body)
+    name: str = event.get("eventId") or event_id(entry.id_base, position)
+    if name not in seen:
+        rows.append(event, name, entry.received_ms, entry.key_id)
+        seen[name] = body
+    return name, seen[name]
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +146,7 @@ def _all_of(content: bytes, count: int) -> pa.Table | None:
     for fields in [seen] if seen == everything else [seen, everything]:
         try:
             events = _read(content, fields)
-        except (duckdb.InvalidInputException, duckdb.ConversionException):
+        except duckdb.Error:
             return None
         if len(events) == count and _is_all(events, content):
             return events
@@ -160,13 +178,12 @@ def _lines(entry: Entry) -> tuple[bytes | memoryview, int]:
     """An entry's events, one a line, and how many: DuckDB reads lines in a fifth less time than an array.
 
     Where an array is cut at the wrong places (inside a text, inside an unknown field) the lines are no JSON, and where a place
-    is missed there are too few: both are noticed.
+    is missed, or a document of `lines` has no line of its own, there are too few: all of it is noticed.
     """
-    form, _, encoding = entry.form.partition("+")
-    body = unpack(entry.body, encoding)
+    form, _, packing = entry.form.partition("+")
+    body = plain(entry.body, packing)
     if form == "lines":
-        bodies = cut(form, body)
-        return b"\n".join(bodies), len(bodies)
+        return body, entry.count or len(cut(form, body))
     if form == "event":
         return body.replace(b"\n", b" "), 1
     first, last = body.index(b"[") + 1, body.rindex(b"]")

@@ -113,12 +113,17 @@ class Worker:
         self._look_around()
 
     def _look_around(self) -> None:
-        before = self._pressure.reason
+        before, stuck = self._pressure.reason, self._pressure.stuck
         self._pressure.look()
         if self._pressure.reason != before:
             log.warning("pressure.changed", reason=self._pressure.reason or "accepting again")
+        if self._pressure.stuck != stuck:
+            log.warning("sealer.trouble", reason=self._pressure.stuck or "sealing again")
+        self._metrics.put("fairboard_seal_stuck", bool(self._pressure.stuck))
         self._metrics.put("fairboard_ingest_redis_up", self._link.up)
         self._metrics.put("fairboard_ingest_accepting", not self._pressure.reason)
+        self._metrics.put("fairboard_ingest_connections", self._app.limit.open)
+        self._metrics.put("fairboard_ingest_connections_refused_total", self._app.limit.refused)
         self._metrics.put("fairboard_ingest_journal_bytes", self._pressure.journal_bytes)
         self._metrics.put("fairboard_ingest_disk_free_bytes", self._pressure.free_bytes)
         try:

@@ -4,6 +4,7 @@ The ingest service, the sealer and `fairboard import` all decode through here.
 What does not belong here: HTTP, signatures, files.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -92,6 +93,21 @@ Event = Progression | BossKill | DropClaimed
 
 _event_decoder = msgspec.json.Decoder(Event)
 _batch_decoder = msgspec.json.Decoder(list[Event])
+_INTEGERS = {
+    "progression": ("deltaXp",),
+    "boss_kill": ("deltaXp", "durationMs", "partySize"),
+    "drop_claimed": ("deltaXp", "quantity"),
+}
+_EXACT_BELOW = 2**53  # from there on a float stands for several integers
+_MAX_DEPTH = 64
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|[\]}]', re.DOTALL)
+_TYPE_NAMES = {
+    "int": "a whole number", "float": "a number with a fraction", "str": "text", "bool": "true or false", "null": "null",
+    "object": "an object", "array": "an array",
+}  # fmt: skip
+_EXPECTED = re.compile(r"Expected `([^`|]+)(?: \| null)?`(?:, got `([^`]+)`)?(?: of length)?(?: ([<>]=) (-?\d+))?")
+_BOUNDS = {">=": "at least", "<=": "at most"}
+MALFORMED = "malformed JSON"
 _BACKSLASH, _DEL = b"\\\x7f"  # as numbers: bytes are searched for one in a fifth of the time
 _CONTROLS, _NUL = re.compile(r"[\x00-\x1f\x7f-\x9f]"), re.compile(r"\x00")
 _FORBIDDEN = dict.fromkeys(("playerId", "eventId", "bossId", "itemId"), _CONTROLS)
@@ -108,18 +124,31 @@ def refusal(error: Exception) -> EventError:
             return EventError(f"{field}.{name}" if field else name, "required, and missing")
         if reason.startswith("Invalid value ") and field == "type":
             reason += "; known types: progression, boss_kill, drop_claimed"
-        elif reason == "Expected `int`, got `float`":
-            reason = "a whole number belongs here, this has a fraction or an exponent"
+        elif match := _EXPECTED.fullmatch(reason):
+            reason = _expected(*match.groups(), length=" of length" in reason)
         return EventError(field, reason)
     if isinstance(error, msgspec.DecodeError | UnicodeDecodeError):
-        return EventError("", f"malformed JSON: {error}")
+        return EventError("", f"{MALFORMED}: {error}")
     if isinstance(error, RecursionError):
         return EventError("", "nested too deeply")
     raise error
 
 
+def _expected(wanted: str, got: str | None, bound: str | None, number: str | None, *, length: bool) -> str:
+    """What belongs in a field, in the words of who sends it, not in those of the decoder."""
+    if wanted == "int" and got == "float":
+        return "a whole number belongs here; this has a fraction, or is too large to be exact"
+    what = _TYPE_NAMES.get(wanted, wanted)
+    if bound is not None:
+        unit = "" if not length else " character" if number == "1" else " characters"
+        return f"{what} of {_BOUNDS[bound]} {number}{unit} belongs here"
+    return f"{what} belongs here" if got is None else f"{what} belongs here, this is {_TYPE_NAMES.get(got, got)}"
+
+
 def decode_event(body: bytes | msgspec.Raw) -> Event:
     """Decode one event, its time unchecked (see `check_time`).
+
+    A number like 150.0 is a whole one: engines that know floats only (Godot, Lua) write it so.
 
     Raises:
         EventError: it breaks the contract; `field` says where.
@@ -127,11 +156,42 @@ def decode_event(body: bytes | msgspec.Raw) -> Event:
     body = bytes(body)
     try:
         event: Event = _event_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        if not str(error).startswith("Expected `int") or "got `float`" not in str(error):
+            raise refusal(error) from None
+        event = _decode_floats(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal(error) from None
     if _may_hold_controls(body):
         _check_characters(event)
     return event
+
+
+def _decode_floats(body: bytes) -> Event:
+    try:
+        event: Event = msgspec.convert(decode_any(body), Event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal(error) from None
+    return event
+
+
+def check_depth(body: bytes, events: int) -> None:
+    """Refuse what is nested so deeply that reading it depends on who reads.
+
+    Raises:
+        EventError: an event has more than 64 levels; of a body with several, one may have.
+    """
+    brackets = body.count(b"{") + body.count(b"[")
+    if brackets <= 2 * events + _MAX_DEPTH - 2:
+        return
+    depth = 0
+    for match in _BRACKETS.finditer(body):
+        if match[1]:
+            depth += 1
+            if depth > _MAX_DEPTH + (events > 1):
+                raise EventError("", f"nested deeper than {_MAX_DEPTH} levels")
+        elif match[0][:1] != b'"':
+            depth -= 1
 
 
 def decode_events(body: bytes, *, lines: bool) -> list[Event]:
@@ -264,11 +324,26 @@ def split_days(events: pa.Table, zone: ZoneInfo) -> Iterable[tuple[Any, pa.Table
 
 
 def decode_any(body: bytes | msgspec.Raw) -> Any:
-    """Decode JSON that `decode_event` has accepted, unknown fields included.
+    """Decode JSON that `decode_event` accepts, unknown fields included, whole numbers as integers where they belong.
 
-    A number too large for a float is kept as the text it was: `decode_event` accepts it where the contract has no field.
+    A number too large for Python's own types is kept as the text it was: the contract has no field for it.
     """
-    return _any_decoder.decode(body)
+    try:
+        event = _any_decoder.decode(body)
+    except msgspec.ValidationError:  # an integer of thousands of digits
+        event = json.loads(bytes(body), parse_int=_integer, parse_float=_number)
+    if isinstance(event, dict) and isinstance(kind := event.get("type"), str):
+        _make_whole(event, ("ts",))
+        if isinstance(payload := event.get("payload"), dict):
+            _make_whole(payload, _INTEGERS.get(kind, ()))
+    return event
+
+
+def _make_whole(values: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_BELOW:
+            values[name] = int(value)
 
 
 def _number(text: str) -> float | str:
@@ -276,4 +351,9 @@ def _number(text: str) -> float | str:
     return value if math.isfinite(value) else text
 
 
+def _integer(text: str) -> int | str:
+    return int(text) if len(text) <= _MAX_DIGITS else text
+
+
+_MAX_DIGITS = 4_000  # Python refuses to read more than 4,300
 _any_decoder = msgspec.json.Decoder(float_hook=_number)

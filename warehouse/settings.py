@@ -68,10 +68,10 @@ class Settings(BaseSettings):
     redis_away: Literal["open", "closed"] = Field(
         "open", description="Without Redis: `open` accepts without limits and replay checks, `closed` refuses with 503."
     )
-    unstamped: Literal["accept", "named", "refuse"] | None = Field(
+    identity: Literal["signed", "compatible"] | None = Field(
         None,
-        description="Signatures without X-Timestamp: `accept`, only `named` (by eventId or Idempotency-Key), or `refuse`. "
-        "Default: `accept` in the demo, `named` in production.",
+        description="`signed`: requests are stamped, and events named by their eventId or a signed webhook-id; `compatible`: "
+        "the original system's clients are accepted, too. Default: `compatible` in the demo, `signed` in production.",
     )
     public_reads: bool | None = Field(
         None, description="Whether boards and progress are read without a key. Default: true in the demo, false in production."
@@ -79,6 +79,16 @@ class Settings(BaseSettings):
     cors_origins: str | None = Field(
         None,
         description="Origins, comma-separated, whose web pages may read, or `*`. Default: `*` in the demo, none in production.",
+    )
+    connections_per_address: int = Field(
+        1024,
+        ge=1,
+        description="Open connections of one address to one worker; trusted proxies hold as many as there is room for.",
+    )
+    internal_pages: str | None = Field(
+        None,
+        description="Who sees /metrics and /openapi.json: `anyone`, or addresses and networks, comma-separated; everyone else "
+        "needs a read key. Default: `anyone` in the demo, loopback in production.",
     )
     disk_floor_mb: int = Field(256, ge=0, description="Free disk, in MiB, below which nothing is accepted.")
     journal_limit_mb: int = Field(4096, ge=1, description="Unsealed journal, in MiB, above which nothing is accepted.")

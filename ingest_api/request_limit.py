@@ -1,8 +1,8 @@
-"""How much a reader may read: counted here, told to Redis ten times a second, held against the next read.
+"""How many reads, and how many refused requests, a client may make: counted here, told to Redis ten times a second.
 
-Asking Redis with every read would cost as much as the read: a write to its append-only file, 60 to 130 µs. The price: readers
-that come to several workers may pass beyond the limit by what they read in a tenth of a second. What does not belong here: the
-limit of those who send (`gate.py`).
+Asking Redis with every read would cost as much as the read: a write to its append-only file, 60 to 130 µs. The price: clients
+that come to several workers may pass beyond the limit by what they ask for in a tenth of a second. What does not belong here:
+the limit of those who send (`gate.py`).
 """
 
 import asyncio
@@ -17,21 +17,22 @@ from ingest_api.gate import Caller, Gate, Rate
 from ingest_api.problems import Problem
 from ingest_api.redis_link import RedisError, RedisLink, Reply
 
-_READERS: Final = 100_000
+_CLIENTS: Final = 100_000
 _TELL_AFTER_S: Final = 0.1
 
 
-class ReadLimit:
-    """Knows where the readers of late stand. Without Redis there is no limit."""
+class RequestLimit:
+    """Knows where the clients of late stand. Without Redis there is no limit."""
 
-    def __init__(self, gate: Gate, link: RedisLink) -> None:
+    def __init__(self, gate: Gate, link: RedisLink, what: str) -> None:
         self._gate = gate
         self._link = link
+        self._what = what  # is counted, in words
         self._standing: OrderedDict[bytes, tuple[Rate, float]] = OrderedDict()
         self._untold: Counter[bytes] = Counter()
 
     def check(self, name: bytes) -> Rate | None:
-        """Where a reader stands before this read, or None where nothing is known yet.
+        """Where a client stands before this request, or None where nothing is known yet.
 
         Raises:
             Problem: 429, nothing is left in a window that has not ended.
@@ -41,12 +42,12 @@ class ReadLimit:
             return None
         rate = replace(rate, remaining=rate.remaining - self._untold[name])
         if rate.remaining <= 0:
-            detail = f"More than {rate.limit:,} reads in {rate.window_s} s by this reader and address."
+            detail = f"More than {rate.limit:,} {self._what} in {rate.window_s} s from this key and address."
             raise Problem(429, "rate-limit", detail, headers=(("retry-after", str(rate.resets_s)), *rate.headers()))
         return rate
 
     def count(self, name: bytes) -> None:
-        """Count a read that was answered or refused."""
+        """Count a request that was answered."""
         if not self._untold:
             asyncio.get_running_loop().call_later(_TELL_AFTER_S, self._tell)
         self._untold[name] += 1
@@ -67,5 +68,5 @@ class ReadLimit:
             assert finding.rate is not None
             self._standing[caller.name] = (finding.rate, now_s + finding.rate.resets_s)
             self._standing.move_to_end(caller.name)
-        while len(self._standing) > _READERS:
+        while len(self._standing) > _CLIENTS:
             self._standing.popitem(last=False)

@@ -1,0 +1,42 @@
+"""How many connections a worker holds: in all, below its limit of open files, and of one address.
+
+What does not belong here: which address counts for a request (`clients.py`).
+"""
+
+import resource
+from collections import Counter
+from typing import Final
+
+from ingest_api.clients import Addresses
+
+_OTHER_FILES: Final = 256  # the journal, Redis, the lake's readers, logs
+
+
+class ConnectionLimit:
+    """Counts open connections. Trusted proxies hold as many as there is room for: they bring everybody's."""
+
+    def __init__(self, of_address: int, addresses: Addresses) -> None:
+        self._in_all = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES, 1)
+        self._of_address = of_address
+        self._addresses = addresses
+        self._open: Counter[bytes] = Counter()
+        self.open = self.refused = 0
+
+    def admit(self, peer: bytes) -> bool:
+        """Count a new connection of that address, or refuse it."""
+        name = self._addresses.client(peer, None)
+        full = self._open[name] >= self._of_address and not self._addresses.is_trusted(peer)
+        if full or self.open >= self._in_all:
+            self.refused += 1
+            return False
+        self._open[name] += 1
+        self.open += 1
+        return True
+
+    def leave(self, peer: bytes) -> None:
+        """A connection that was admitted has ended."""
+        name = self._addresses.client(peer, None)
+        self._open[name] -= 1
+        self.open -= 1
+        if not self._open[name]:
+            del self._open[name]
