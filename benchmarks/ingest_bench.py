@@ -37,7 +37,7 @@ import structlog
 
 from ingest_api import sealer
 from ingest_api.admission import Arrival, admit
-from ingest_api.bodies import check_batch, check_event
+from ingest_api.bodies import Body, check_batch, check_event
 from ingest_api.door import Door
 from ingest_api.ids import derived_base
 from ingest_api.journal import Journal, Slot, journal_dir
@@ -393,8 +393,9 @@ def _entry(n: int, events: int) -> tuple[Entry, int]:
     """What a worker writes of a request, and the bytes of that unpacked."""
     now_ms = int(time.time() * 1000)
     raw = json.dumps([event(m) for m in range(n * events, (n + 1) * events)] if events > 1 else event(n)).encode()
-    checked = check_batch(raw, now_ms) if events > 1 else check_event(raw, now_ms)
-    arrival = Arrival(now_ms, "bench", derived_base("bench", b"%d" % n), "r", "", raw, raw)
+    body = Body.of(raw, b"")
+    checked = check_batch(body, now_ms) if events > 1 else check_event(body, now_ms)
+    arrival = Arrival(now_ms, "bench", derived_base(b"%d" % n, b""), "r", body)
     entry = admit(checked, arrival, Door()).entry
     assert entry is not None
     return entry, len(raw)

@@ -41,7 +41,7 @@ class RedisLink:
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self._settings = settings
-        self._loop = loop
+        self.loop = loop
         self._wire: _Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self.trouble = "not connected yet"
@@ -53,13 +53,13 @@ class RedisLink:
 
     def keep(self) -> None:
         """Connect again if the connection is gone; called twice a second. Closes one that has stopped answering."""
-        if self._wire is not None and self._wire.stuck(self._loop.time()):
+        if self._wire is not None and self._wire.stuck(self.loop.time()):
             self._wire.close("no answer within a second")
         if not self.up and (self._task is None or self._task.done()):
             if self._wire is not None:
                 self._note(self._wire.trouble)
                 self._wire = None
-            self._task = self._loop.create_task(self._connect())
+            self._task = self.loop.create_task(self._connect())
 
     def ask(self, commands: bytes, replies: int) -> asyncio.Future[list[Reply]]:
         """Send commands; the future has their replies, or a `RedisError`."""
@@ -95,11 +95,11 @@ class RedisLink:
 
     async def _open(self) -> "_Wire":
         url = urlsplit(redis_url(self._settings))
-        make = lambda: _Wire(self._loop)  # noqa: E731
+        make = lambda: _Wire(self.loop)  # noqa: E731
         if url.scheme == "unix":
-            _, wire = await self._loop.create_unix_connection(make, url.path)
+            _, wire = await self.loop.create_unix_connection(make, url.path)
         else:
-            _, wire = await self._loop.create_connection(
+            _, wire = await self.loop.create_connection(
                 make, url.hostname or "127.0.0.1", url.port or _DEFAULT_PORT, ssl=True if url.scheme == "rediss" else None
             )
         greeting = []

@@ -49,7 +49,7 @@ class RequestLimit:
     def count(self, name: bytes) -> None:
         """Count a request that was answered."""
         if not self._untold:
-            asyncio.get_running_loop().call_later(_TELL_AFTER_S, self._tell)
+            self._link.loop.call_later(_TELL_AFTER_S, self._tell)
         self._untold[name] += 1
 
     def _tell(self) -> None:

@@ -145,10 +145,10 @@ def test_the_installed_command_starts_and_ends_with_its_status() -> None:
 
 def test_keys_are_made_listed_without_their_secret_and_retired(fairboard: Fairboard, settings: Settings) -> None:
     first, second = fairboard("keys", "make", "game").stdout.strip(), fairboard("keys", "make", "game").stdout.strip()
-    assert live_secrets(settings) == {"game": [first.encode(), second.encode()]}
+    assert live_secrets(settings) == {"game": [first, second]}
     listed = fairboard("keys", "list", "--json").stdout
     assert [key["id"] for key in msgspec.json.decode(listed)] == ["game", "game"]
     assert first not in listed
     fairboard("keys", "retire", "game", "--keep-newest")
-    assert live_secrets(settings) == {"game": [second.encode()]}
+    assert live_secrets(settings) == {"game": [second]}
     assert "no live secret of 'other'" in fairboard("keys", "retire", "other", status=1).stderr

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ingest_api.connection import Connection
 from ingest_api.keys import make_key, retire_keys
 from ingest_api.sealer import seal_once
-from ingest_api.signature import sign
+from ingest_api.signature import secret_bytes, sign
 from ingest_api.worker import Worker
 from tests.ingest_fixtures import SECRET, Service, progression, service, wait_until
 from warehouse.settings import Settings
@@ -87,7 +87,7 @@ def test_pipelined_requests_are_answered_in_their_order(running: Service) -> Non
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"GET / HTTP/9.9\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
         (b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET", b"400"),
         (b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!", b"400"),
@@ -126,7 +126,7 @@ def test_a_key_made_verifies_beside_the_old_one_and_a_retired_one_no_more(tmp_pa
 
         def status(secret: str) -> int:
             body = json.dumps(progression()).encode()
-            signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+            signature = hmac.new(secret_bytes(secret), body, hashlib.sha256).hexdigest()
             return started.post("/events", body, x_key_id="rotating", x_signature=signature).status_code
 
         wait_until(lambda: status(made[0]) == 202, "the new key is known")
@@ -176,7 +176,7 @@ def _worker(folder: Path) -> Iterator[tuple[asyncio.AbstractEventLoop, Worker]]:
         loop.close()
 
 
-@pytest.mark.parametrize("part", [b"POST /ev", b"POST /events HTTP/1.1\r\ncontent-length: 9\r\n\r\nslow"])
+@pytest.mark.parametrize("part", [b"POST /ev", b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow"])
 def test_a_request_that_does_not_arrive_is_a_408_and_an_idle_connection_is_closed(tmp_path: Path, part: bytes) -> None:
     with _worker(tmp_path) as (_, worker):
         transport = _Transport()
@@ -206,7 +206,7 @@ def test_a_fault_at_one_connection_does_not_reach_those_that_sent_in_the_same_tu
         connections = [Connection(worker._app) for _ in transports]  # noqa: SLF001
         for connection, transport in zip(connections, transports, strict=True):
             connection.connection_made(transport)  # type: ignore[arg-type]
-            connection.data_received(b"GET /healthz HTTP/1.1\r\n\r\n")
+            connection.data_received(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
 
         def fail(_data: bytes) -> None:
             raise ZeroDivisionError
@@ -285,11 +285,15 @@ def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_seale
 def test_large_bodies_together_have_a_limit_and_it_is_given_back(running: Service) -> None:
     port = int(running.url.rsplit(":", 1)[1])
     head = b"POST /events/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
-    held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(40)]
-    for connection in held:
+    announced = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(40)]
+    for connection in announced:
         connection.sendall(head)
-    assert held[-1].recv(100).startswith(b"HTTP/1.1 503")
-    for connection in held:
+    assert running.post("/events/batch", b" " * 4_000_000).status_code == 202  # what is announced takes no room
+    for connection in announced[:20]:
+        connection.sendall(b" " * 3_900_000)
+    assert announced[19].recv(100).startswith(b"HTTP/1.1 503")
+    assert running.post("/events", json.dumps(progression()).encode()).status_code == 202  # small ones are always read
+    for connection in announced:
         connection.close()
     wait_until(lambda: running.post("/events/batch", b" " * 4_000_000).status_code == 202, "there is room again")
 

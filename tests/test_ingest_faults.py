@@ -36,7 +36,7 @@ def _settings(folder: Path) -> Settings:
 
 def _entry(n: int, events: int = 1, **fields: object) -> Entry:
     body = b"\n".join(json.dumps(progression(f"player_{n}_{i}", **fields)).encode() for i in range(events))
-    base = derived_base("k", b"request-%d" % n)
+    base = derived_base(b"request-%d" % n, b"")
     return Entry(int(time.time() * 1000), "k", base, f"r{n}", "lines", body, None)
 
 
@@ -216,7 +216,7 @@ def test_fsyncs_of_every_file_and_folder_come_before_the_segment_goes(tmp_path: 
 
 
 def test_an_id_of_a_position_is_a_uuid(tmp_path: Path) -> None:
-    base = derived_base("k", b"x")
+    base = derived_base(b"x", b"")
     ids = {event_id(base, position) for position in range(5000)}
     assert len(ids) == 5000
     assert all(len(name) == 36 and name[14] == "8" for name in ids)

@@ -145,7 +145,7 @@ def test_everything_accepted_and_refused_is_in_the_lake_after_sigterm(tmp_path: 
     with service(tmp_path / "data", FAIRBOARD_SEAL_AFTER_S="3600") as started:
         with started.client() as client:
             for n in range(20):
-                client.post_batch([progression(f"player_{n}"), {"type": "foo", "n": n}], idempotency_key=f"batch-{n}")
+                client.post_batch([progression(f"player_{n}"), {"type": "foo", "n": n}], message_id=f"batch-{n}")
         assert started.stop() == 0
         assert started.events().height == 20
         assert started.events()["event_id"].n_unique() == 20

@@ -51,7 +51,7 @@ class Crashes(RuleBasedStateMachine):
         self.number += 1
         names = [f"{self.number}-{n}" for n in range(events)]
         body = json.dumps([progression(eventId=name) for name in names]).encode()
-        entry = Entry(1_790_000_000_000, "k", derived_base("k", b"%d" % self.number), "r", "array", body, None)
+        entry = Entry(1_790_000_000_000, "k", derived_base(b"%d" % self.number, b""), "r", "array", body, None)
         self.alive().put([entry], [], len(body))
         self.put = set(names)
 

@@ -108,7 +108,13 @@ def test_reading_can_be_made_public_in_production_and_closed_in_the_demo(game: G
         preflight = started.http.options("/players/a/rank", headers=asked)
         assert (preflight.status_code, preflight.headers["access-control-allow-methods"]) == (204, "GET")
         assert "authorization" in preflight.headers["access-control-allow-headers"]
-        assert started.http.options("/events", headers=asked).status_code == 405
+        sending = started.http.options("/events", headers=asked | {"access-control-request-method": "POST"})
+        assert (sending.status_code, sending.headers["access-control-allow-methods"]) == (204, "POST")
+        assert "webhook-signature" in sending.headers["access-control-allow-headers"]
+        sent = started.post("/events", json.dumps(progression()).encode(), origin="https://b.example")
+        assert (sent.status_code, sent.headers["access-control-allow-origin"]) == (202, "https://b.example")
+        foreign = started.http.options("/events", headers=asked | {"origin": "https://evil.example"})
+        assert "access-control-allow-methods" not in foreign.headers
 
 
 def test_a_whole_board_is_of_one_revision_and_takes_no_memory_however_slowly_it_is_read(

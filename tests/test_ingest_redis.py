@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis as client
 
-from ingest_api.signature import sign
+from ingest_api.signature import sign, sign_webhook
 from tests.ingest_fixtures import KEY_ID, SECRET, Service, progression, service, wait_until
 from warehouse.embedded_redis import EmbeddedRedis
 from warehouse.settings import Settings
@@ -34,6 +34,11 @@ def _status(running: Service) -> str:
 
 def _body(**fields: object) -> bytes:
     return json.dumps(progression(**fields)).encode()
+
+
+def _webhook(body: bytes, message_id: str, now: int | None = None) -> dict[str, str]:
+    signed = sign_webhook(SECRET.encode(), body, message_id, int(time.time()) if now is None else now)
+    return {name.replace("-", "_"): value for name, value in signed.items()} | {"x_signature": "", "x_key_id": KEY_ID}
 
 
 def _stamped(body: bytes, now: int | None = None) -> dict[str, str]:
@@ -192,12 +197,17 @@ def test_set_to_closed_it_refuses_without_redis_and_recovers(tmp_path: Path) -> 
         running.stop()
 
 
-def test_production_refuses_a_request_with_neither_stamp_nor_name(tmp_path: Path) -> None:
+def test_production_refuses_what_is_not_stamped_or_not_named_by_what_is_signed(tmp_path: Path) -> None:
     with service(tmp_path / "data", FAIRBOARD_PROFILE="production") as running:
-        body = _body()
-        assert running.post("/events", body).status_code == 401
-        assert running.post("/events", body, idempotency_key="named").status_code == 202
-        assert running.post("/events", _body(eventId="named")).status_code == 202
-        assert running.post("/events", body, **_stamped(body)).status_code == 202
+        body, named = _body(), _body(eventId="named")
+        unstamped = [running.post("/events", body), running.post("/events", named, idempotency_key="named")]
+        assert {answer.status_code for answer in unstamped} == {400}
+        assert {answer.json()["type"] for answer in unstamped} == {"urn:fairboard:problem:unstamped"}
+        for unnamed in (_stamped(body), _stamped(body) | {"idempotency_key": "key"}):
+            answer = running.post("/events", body, **unnamed)
+            assert (answer.status_code, answer.json()["type"]) == (400, "urn:fairboard:problem:unnamed")
+            assert "webhook-id" in answer.json()["detail"]
+        assert running.post("/events", named, **_stamped(named)).status_code == 202
+        assert running.post("/events", body, **_webhook(body, "msg_1")).status_code == 202
         assert all(json.loads(line)["event"] for line in running.log().splitlines())
         assert SECRET not in running.log()

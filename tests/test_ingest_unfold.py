@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ingest_api.ids import derived_base
 from ingest_api.segment import Entry
-from ingest_api.unfold import in_columns, one_by_one, unpacked
+from ingest_api.unfold import in_columns, one_by_one
 from warehouse.errors import EventError
 from warehouse.events import decode_event
 
@@ -46,8 +46,8 @@ def _entries(bodies: list[bytes]) -> list[Entry]:
     lines = len(others) % 2 == 1 and not any(b"\n" in body for body in others)
     request = b"\n".join(others) if lines else b"[" + b" , ".join(others) + b"]"
     packed = gzip.compress(request)
-    entry = Entry(1_790_000_000_000, "k", derived_base("k", b"x"), "r", "lines+gzip" if lines else "array+gzip", packed, None)
-    alone = replace(entry, id_base=derived_base("k", b"y"), key_id="other", form="lines", body=first.replace(b"\n", b""))
+    entry = Entry(1_790_000_000_000, "k", derived_base(b"x", b""), "r", "lines+gzip" if lines else "array+gzip", packed, None)
+    alone = replace(entry, id_base=derived_base(b"y", b""), key_id="other", form="lines", body=first.replace(b"\n", b""))
     return [*([entry] if others else []), replace(alone, positions=b"[7]")]
 
 
@@ -66,7 +66,7 @@ def test_both_ways_give_the_same_rows(events: list[dict[str, object]], indented:
     accepted = [body for body in bodies if _is_event(body)]
     quick = in_columns(_entries(accepted)) if accepted else None
     if quick is not None:
-        slow, refused = one_by_one([unpacked(entry) for entry in _entries(accepted)])
+        slow, refused = one_by_one(_entries(accepted))
         assert quick.equals(slow)
         assert not refused
 
@@ -87,7 +87,7 @@ def test_both_ways_give_the_same_rows(events: list[dict[str, object]], indented:
 )
 def test_what_duckdb_does_not_read_goes_the_slow_way_and_is_kept(body: bytes) -> None:
     assert in_columns(_entries([body])) is None
-    rows, _ = one_by_one([unpacked(entry) for entry in _entries([body])])
+    rows, _ = one_by_one(_entries([body]))
     assert rows["player_id"].to_pylist() == ["b"]
     assert rows["delta_xp"].to_pylist() == [1]
 
@@ -109,7 +109,7 @@ def test_a_simple_event_goes_the_quick_way() -> None:
 def test_a_field_that_only_a_late_event_has_is_kept(before: bytes, field: bytes, column: str, value: str, quick: bool) -> None:
     event = b'{"type":"boss_kill","playerId":"ann","ts":1790000000,"payload":{"bossId":"dragon"}}'
     entries = _entries([event, *[event] * 2_000, event.replace(before, field + b"," + before)])
-    columns, rows = in_columns(entries), one_by_one([unpacked(entry) for entry in entries])[0]
+    columns, rows = in_columns(entries), one_by_one(entries)[0]
     assert columns == rows if quick else columns is None
     assert rows[column][-2].as_py() == value
 
@@ -129,7 +129,7 @@ def test_a_field_that_only_a_late_event_has_is_kept(before: bytes, field: bytes,
 def test_an_array_is_cut_between_its_events_or_read_one_by_one(between: bytes, more: dict[str, object], quick: bool) -> None:
     event = {"type": "progression", "playerId": "ann", "ts": 1_790_000_000, "payload": {"deltaXp": 1, "activity": "quest"}}
     first, second = json.dumps(event | more).encode(), json.dumps(event).encode()
-    entry = Entry(1_790_000_000_000, "k", derived_base("k", b"x"), "r", "array", b"[" + first + between + second + b"]", None)
-    columns, rows = in_columns([entry]), one_by_one([unpacked(entry)])[0]
+    entry = Entry(1_790_000_000_000, "k", derived_base(b"x", b""), "r", "array", b"[" + first + between + second + b"]", None)
+    columns, rows = in_columns([entry]), one_by_one([entry])[0]
     assert rows.num_rows == 2
     assert columns == rows if quick else columns is None
