@@ -173,7 +173,7 @@ class App:
             return
         if request.path in _INTAKE:
             if request.method == b"OPTIONS":
-                self._answer(request, 204, PREFLIGHT_SEND if request.common else b"", b"")
+                self._answer(request, 204, _preflight(request, PREFLIGHT_SEND), b"")
                 return
             raise Problem(405, "method", f"{request.path.decode()} takes POST.", headers=(("allow", "POST, OPTIONS"),))
         plan = self._reads.route(request.path)
@@ -183,7 +183,7 @@ class App:
         if plan is not None:
             request.common = self._access.cors(request)
             if request.method == b"OPTIONS":
-                self._answer(request, 204, PREFLIGHT_READ if request.common else b"", b"")
+                self._answer(request, 204, _preflight(request, PREFLIGHT_READ), b"")
                 return
         if request.method not in (b"GET", b"HEAD"):
             raise Problem(405, "method", f"{request.path.decode('latin-1')} takes GET.", headers=(("allow", "GET, HEAD"),))
@@ -258,3 +258,8 @@ class App:
     def _fault(self, request: Request, error: BaseException) -> None:
         log.error("request.failed", request_id=request.id.decode(), exc_info=error)
         self._refuse(request, Problem(500, "internal", "A fault of this service; it has been logged."))
+
+
+def _preflight(request: Request, allowed: bytes) -> bytes:
+    """What a page of that origin may do here: nothing, where the origin is none of the configured ones."""
+    return allowed if b"access-control-allow-origin" in request.common else b""
