@@ -6,6 +6,7 @@ The sealer cuts what the door has accepted by the same functions. What does not 
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Annotated, Final
 
@@ -136,34 +137,28 @@ def _lines(content: bytes) -> Iterator[bytes]:
 
 
 def _check_each(form: str, content: bytes, received_ms: int) -> Checked:
-    if form == "lines":
-        checked = _check_all(_lines(content), received_ms)
-        if checked.events or not checked.refused or any(map(_is_object, checked.refused)):
-            return checked
-        return _check_glued(content, received_ms)
-    try:
-        return _check_all(cut(form, content), received_ms)
-    except msgspec.ValidationError:
-        raise _too_many() from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _no_events("JSON array of events", refusal(error), content) from None
+    if form == "array":
+        try:
+            return _check_all(cut(form, content), received_ms)
+        except msgspec.ValidationError:
+            raise _too_many() from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _no_events("JSON array of events", refusal(error), content) from None
+    checked = _check_all(_lines(content), received_ms)
+    if checked.events or not checked.refused:
+        return checked
+    # No event on any line: they may be over several lines, as tools for people write them, or this is something else.
+    if len(content) <= _MAX_GLUED_BYTES:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            checked = _check_all(cut(form, content), received_ms)
+    if checked.events or any(map(_is_object, checked.refused)):
+        return checked
+    raise _no_events("JSON with an event on each line", checked.refused[0].error, content)
 
 
 def _is_object(one: Refused) -> bool:
     """Whether that is JSON that could have been an event: a number may stand on a line of anything."""
     return one.body.lstrip(_BLANKS)[:1] == b"{" and not one.error.reason.startswith(MALFORMED)
-
-
-def _check_glued(content: bytes, received_ms: int) -> Checked:
-    """Check what has no event on any line: events over several lines, as tools for people write them, or none."""
-    what = "JSON with an event on each line"
-    if len(content) > _MAX_GLUED_BYTES:
-        raise _no_events(what, EventError("", "no line of it is JSON"), content)
-    try:
-        documents = cut("lines", content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _no_events(what, refusal(error), content) from None
-    return _check_all(documents, received_ms)
 
 
 def _check_all(slices: Iterable[bytes], received_ms: int) -> Checked:

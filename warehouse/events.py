@@ -327,11 +327,17 @@ def decode_any(body: bytes | msgspec.Raw) -> Any:
     """Decode JSON that `decode_event` accepts, unknown fields included, whole numbers as integers where they belong.
 
     A number too large for Python's own types is kept as the text it was: the contract has no field for it.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no JSON, so `decode_event` does not accept it either.
     """
     try:
         event = _any_decoder.decode(body)
     except msgspec.ValidationError:  # an integer of thousands of digits
-        event = json.loads(bytes(body), parse_int=_integer, parse_float=_number)
+        try:
+            event = json.loads(bytes(body), parse_int=_integer, parse_float=_number)
+        except json.JSONDecodeError as error:
+            raise msgspec.DecodeError(f"JSON is malformed: {error}") from None
     if isinstance(event, dict) and isinstance(kind := event.get("type"), str):
         _make_whole(event, ("ts",))
         if isinstance(payload := event.get("payload"), dict):

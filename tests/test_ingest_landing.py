@@ -1,0 +1,247 @@
+"""What the door accepted is what the sealer lands: the same cut, the same decoding, for odd bodies and for who came with them."""
+
+import asyncio
+import gzip
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest_api import segment
+from ingest_api.connection import Connection
+from ingest_api.sealer import seal_once
+from ingest_api.signature import sign
+from ingest_api.unfold import unfold
+from ingest_api.worker import Worker
+from tests.ingest_fixtures import SECRET, Service, progression, service, wait_until
+from warehouse.settings import Settings
+
+EXAMPLES = int(os.environ.get("FAIRBOARD_TEST_FUZZ", "0")) // 10 or 400
+NOW = int(time.time())
+
+BLANKS = st.text(" \t\r\n", max_size=3).map(str.encode)
+BETWEEN = BLANKS | st.sampled_from(
+    [b"\n", b"\r\n", b",", b", ", b"\x1e", b"\x0c", b"\n\x0b\n", b"\xe2\x80\xa8", b"\0", b"\xef\xbb\xbf"]
+)
+FRONT = BLANKS | st.sampled_from([b"", b"\xef\xbb\xbf", b" \xef\xbb\xbf\n", b"\xef\xbb\xbf\xef\xbb\xbf", b"[", b"\x1e"])
+TEXTS = st.text(max_size=6) | st.sampled_from(["},{", "}\n{", '"', "\\", "\u2028", "\x85", "\x7f", "😀", "\\u0000"])
+DEEP = st.integers(0, 1100).map(lambda levels: "[" * levels + "]" * levels)
+RAW = (
+    st.sampled_from(["9" * 25, "9" * 5000, "-0", "1e999", "-1E+5", "1.50", "0.1e1", "true", '"\\ud83d\\ude00"', "[{},{}]"])
+    | DEEP
+)
+NUMBERS = st.sampled_from(["1", "-5", "150.0", "1.5e2", "1.5", "9007199254740993.0", "9007199254740991.0", "9" * 19, "1e400"])
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> bytes:
+    """The text of an event, mostly: its fields in any order, some odd, some twice, with blanks where JSON has them."""
+    payload = [f'"deltaXp":{draw(NUMBERS)}', f'"activity":{json.dumps(draw(TEXTS), ensure_ascii=draw(st.booleans()))}']
+    fields = [
+        '"type":"progression"',
+        f'"playerId":{json.dumps("p" + draw(st.text("abé", max_size=3)))}',
+        f'"ts":{NOW}' + draw(st.sampled_from(["", "", "", ".0", "e0"])),
+        '"payload":{' + ",".join(draw(st.permutations(payload))) + "}",
+    ]
+    if draw(st.booleans()):
+        fields.append(f'"eventId":"{draw(st.integers(0, 10**12))}"')
+    if draw(st.booleans()):
+        fields.append(f'"more":{draw(RAW)}')
+    if draw(st.integers(0, 9)) == 0:
+        fields.append(draw(st.sampled_from(fields)))
+    blank = draw(st.sampled_from(["", " ", "\n", "\r\n\t", "\r"]))
+    text = "{" + blank + f",{blank}".join(draw(st.permutations(fields))) + blank + "}"
+    return text.encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """Documents glued together in some way, seldom with a byte changed or the end missing."""
+    parts = draw(st.lists(documents(), max_size=4))
+    body = draw(FRONT) + draw(BETWEEN).join(parts) + draw(BLANKS | st.just(b"]"))
+    place = draw(st.integers(0, 20 * len(body) + 1))
+    if place < len(body):
+        body = body[:place] + draw(st.binary(max_size=2)) + body[place + draw(st.integers(0, 2)) :]
+    return body
+
+
+class _Transport:
+    def __init__(self) -> None:
+        self.written = b""
+
+    def get_extra_info(self, _name: str) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    abort = write_eof = pause_reading = resume_reading = close
+
+
+@contextmanager
+def _worker(folder: Path) -> Iterator[tuple[asyncio.AbstractEventLoop, Worker]]:
+    loop = asyncio.new_event_loop()
+
+    async def make() -> Worker:
+        return Worker(Settings(data_dir=folder, hmac_keys=f"k:{SECRET}", seal_after_s=3600, _env_file=None), loop, os.getppid())
+
+    try:
+        yield loop, loop.run_until_complete(make())
+    finally:
+        loop.close()
+
+
+def _request(path: bytes, body: bytes, packing: bytes) -> bytes:
+    packed = {b"": bytes, b"gzip": gzip.compress, b"zstd": zstandard.compress}[packing](body)
+    head = b"content-encoding: %b\r\n" % packing if packing else b""
+    signature = sign(SECRET.encode(), packed).encode()
+    return b"POST %b HTTP/1.1\r\nhost: x\r\nx-signature: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        path, signature, len(packed), head, packed,
+    )  # fmt: skip
+
+
+def _send_together(loop: asyncio.AbstractEventLoop, worker: Worker, requests: list[bytes]) -> list[tuple[int, dict[str, int]]]:
+    """Send each over a connection of its own, in one turn of the loop: they are one group and one segment."""
+    transports = [_Transport() for _ in requests]
+    connections = [Connection(worker._app) for _ in requests]
+    for connection, transport, request in zip(connections, transports, requests, strict=True):
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        connection.data_received(request)
+
+    async def answered() -> None:
+        while worker._app.busy or not worker._group.idle:
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(answered())
+    for connection in connections:
+        connection.connection_lost(None)
+    return [(int(t.written[9:12]), json.loads(t.written.partition(b"\r\n\r\n")[2])) for t in transports]
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from([b"/events", b"/events/batch", b"/events/batch"]),
+        bodies(),
+        st.sampled_from([b"", b"", b"gzip", b"zstd"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def test_accepted_is_landed_for_every_body_and_for_those_that_came_with_it(tmp_path: Path) -> None:
+    statuses: dict[int, int] = {}
+    with _worker(tmp_path) as (loop, worker):
+
+        @settings(max_examples=EXAMPLES, deadline=None, database=None)
+        @given(REQUESTS)
+        def send(requests: list[tuple[bytes, bytes, bytes]]) -> None:
+            bystander = _request(b"/events", json.dumps(progression("bystander")).encode(), b"")
+            answers = _send_together(loop, worker, [*(_request(*request) for request in requests), bystander])
+            assert answers[-1] == (202, {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []})
+            for status, _ in answers:
+                statuses[status] = statuses.get(status, 0) + 1
+                assert status in (202, 400, 413)
+            worker._journal.rotate()
+            worker._journal._finisher.submit(lambda: None).result()
+            (sealed_off,) = (tmp_path / "journal").glob("*/*.db")
+            entries, refusals = segment.read(sealed_off)
+            sealed_off.unlink()
+            rows, unreadable = unfold(entries)
+            told = [answer for status, answer in answers if status == 202]
+            assert not unreadable
+            assert rows.num_rows == sum(answer["accepted"] for answer in told)
+            assert len(refusals) >= sum(answer["rejected"] for answer in told)
+            assert rows["player_id"].to_pylist().count("bystander") == 1
+
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # else a line per refusal
+        try:
+            send()
+        finally:
+            structlog.reset_defaults()
+    assert statuses[202] > sum(statuses.values()) / 2
+    assert statuses[400] > 10
+
+
+@pytest.mark.parametrize(
+    ("body", "players"),
+    [
+        ("{0}{1}", "ab"),
+        ("{0} {1}", "ab"),
+        ("{0}\n\n \r\n{1}\r\n", "ab"),
+        ("\ufeff{0}\n{1}", "ab"),
+        (" \n\ufeff [{0},\r\n{1}]", "ab"),
+        ("{0}\n{{}}\n{1}", "ab"),
+        ("{0}\n{{broken\n{1}", "ab"),
+        ("{0}\u2028{1}", ""),
+        ("{0}\x1e{1}", ""),
+        ("{0}\f{1}", ""),
+        ("{0},{1}", ""),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_documents_are_cut_alike_however_they_are_glued(tmp_path: Path, body: str, players: str, indent: int | None) -> None:
+    content = body.format(*(json.dumps(progression(player), indent=indent) for player in "ab")).encode()
+    with _worker(tmp_path) as (loop, worker):
+        ((status, answer),) = _send_together(loop, worker, [_request(b"/events/batch", content, b"")])
+        worker._journal.close()
+    seal_once(Settings(data_dir=tmp_path, _env_file=None))
+    landed = sorted(Service(tmp_path, 0).events().get_column("player_id")) if list(tmp_path.rglob("*.parquet")) else []
+    if indent and "broken" in body:  # over several lines, a broken document leaves no place to go on from
+        assert (status, landed) == (400, [])
+    elif not players:
+        assert status == 400
+        assert landed == []
+    else:
+        assert (status, answer["accepted"], landed) == (202, 2, ["a", "b"])
+
+
+def test_a_sealer_that_cannot_seal_makes_the_service_unready_and_its_end_a_failure(tmp_path: Path) -> None:
+    with service(tmp_path / "data") as running:
+        lake = tmp_path / "data" / "lake"
+        running.post("/events", json.dumps(progression("first")).encode())
+        wait_until(lambda: running.events().height == 1, "the lake is there")
+        kept = lake.rename(tmp_path / "kept")
+        lake.write_text("no folder")
+        assert running.post("/events", json.dumps(progression("second")).encode()).status_code == 202
+        wait_until(lambda: running.http.get("/readyz").status_code == 503, "it is noticed")
+        ready = running.http.get("/readyz").json()
+        assert (ready["status"], ready["journal"]) == ("unready", "ok")
+        assert str(tmp_path) not in json.dumps(ready)
+        assert 'fairboard_seal_stuck{worker="000"} 1' in running.http.get("/metrics").text
+        assert running.post("/events", json.dumps(progression("third")).encode()).status_code == 202
+        assert running.stop() == 1
+        assert "Do not remove them" in running.log()
+        lake.unlink()
+        kept.rename(lake)
+        running.start()
+        wait_until(lambda: running.http.get("/readyz").json()["sealer"] == "ok", "it seals again")
+        assert running.stop() == 0
+        assert sorted(running.events()["player_id"]) == ["first", "second", "third"]
+
+
+def test_what_cannot_be_read_after_all_is_refused_event_by_event_and_the_segment_goes_on(tmp_path: Path) -> None:
+    good = json.dumps(progression("good")).encode()
+    entry = segment.Entry(NOW * 1000, "k", b"x" * 16, "r", "lines", good + b"\n" + good.replace(b"good", b"also"), None, 2)
+    broken = [
+        segment.Entry(NOW * 1000, "k", b"y" * 16, "r", "array", b"no array", None, 1),
+        segment.Entry(NOW * 1000, "k", b"z" * 16, "r", "lines+gzip", random.Random(1).randbytes(40), None, 1),
+        segment.Entry(NOW * 1000, "k", b"w" * 16, "r", "lines", b'{"type":"foo"}\n' + good.replace(b"good", b"late"), None, 2),
+    ]
+    rows, refused = unfold([broken[0], entry, *broken[1:]])
+    assert rows["player_id"].to_pylist() == ["good", "also", "late"]
+    assert [one.position for one in refused] == [0, 0, 0]
+    assert all(one.reason.startswith("accepted, but cannot be ") for one in refused)
