@@ -194,6 +194,7 @@ class RequestParser:
             return
         request = self.request
         assert request is not None
+        self._check_overhead()
         self._in_head = False
         request.method = self._parser.get_method()
         request.version = self._parser.get_http_version()

@@ -4,25 +4,21 @@ import asyncio
 import hashlib
 import hmac
 import json
-import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_api.connection import Connection
 from ingest_api.keys import make_key, retire_keys
 from ingest_api.sealer import seal_once
 from ingest_api.signature import secret_bytes, sign
-from ingest_api.worker import Worker
 from tests.ingest_fixtures import SECRET, Service, progression, service, wait_until
+from tests.ingest_worker import one_worker
 from warehouse.settings import Settings
 
 FUZZ = int(os.environ.get("FAIRBOARD_TEST_FUZZ", "1500"))
@@ -138,50 +134,10 @@ def test_a_key_made_verifies_beside_the_old_one_and_a_retired_one_no_more(tmp_pa
         assert made[1] not in started.log()
 
 
-class _Transport:
-    """Collects what a connection writes."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-
-    def get_extra_info(self, _name: str) -> tuple[str, int]:
-        return "127.0.0.1", 1
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        """Nothing follows."""
-
-    pause_reading = resume_reading = write_eof
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-
-@contextmanager
-def _worker(folder: Path) -> Iterator[tuple[asyncio.AbstractEventLoop, Worker]]:
-    loop = asyncio.new_event_loop()
-    settings_ = Settings(data_dir=folder, hmac_keys=f"k:{SECRET}", _env_file=None)
-
-    async def make() -> Worker:
-        return Worker(settings_, loop, os.getppid())
-
-    try:
-        yield loop, loop.run_until_complete(make())
-    finally:
-        loop.close()
-
-
 @pytest.mark.parametrize("part", [b"POST /ev", b"POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow"])
 def test_a_request_that_does_not_arrive_is_a_408_and_an_idle_connection_is_closed(tmp_path: Path, part: bytes) -> None:
-    with _worker(tmp_path) as (_, worker):
-        transport = _Transport()
-        connection = Connection(worker._app)  # noqa: SLF001
-        connection.connection_made(transport)  # type: ignore[arg-type]
+    with one_worker(tmp_path) as worker:
+        connection, transport = worker.connect()
         connection.look(time.monotonic() + 70)
         assert not transport.closed
         connection.parse(part)
@@ -191,9 +147,7 @@ def test_a_request_that_does_not_arrive_is_a_408_and_an_idle_connection_is_close
         assert transport.written.startswith(b"HTTP/1.1 408 ")
         connection.look(time.monotonic() + 42)
         assert transport.closed
-        idle = _Transport()
-        waiting = Connection(worker._app)  # noqa: SLF001
-        waiting.connection_made(idle)  # type: ignore[arg-type]
+        waiting, idle = worker.connect()
         waiting.look(time.monotonic() + 76)
         assert idle.closed
 
@@ -201,20 +155,18 @@ def test_a_request_that_does_not_arrive_is_a_408_and_an_idle_connection_is_close
 def test_a_fault_at_one_connection_does_not_reach_those_that_sent_in_the_same_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _worker(tmp_path) as (loop, worker):
-        transports = [_Transport() for _ in range(3)]
-        connections = [Connection(worker._app) for _ in transports]  # noqa: SLF001
-        for connection, transport in zip(connections, transports, strict=True):
-            connection.connection_made(transport)  # type: ignore[arg-type]
+    with one_worker(tmp_path) as worker:
+        made = [worker.connect() for _ in range(3)]
+        for connection, _ in made:
             connection.data_received(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
 
         def fail(_data: bytes) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(connections[1], "parse", fail)
-        loop.run_until_complete(asyncio.sleep(0))
-        assert [transport.written[:12] for transport in transports] == [b"HTTP/1.1 200", b"", b"HTTP/1.1 200"]
-        assert [transport.closed for transport in transports] == [False, True, False]
+        monkeypatch.setattr(made[1][0], "parse", fail)
+        worker.loop.run_until_complete(asyncio.sleep(0))
+        assert [transport.written[:12] for _, transport in made] == [b"HTTP/1.1 200", b"", b"HTTP/1.1 200"]
+        assert [transport.closed for _, transport in made] == [False, True, False]
 
 
 JSON = st.recursive(
@@ -245,7 +197,7 @@ NAMES = st.none() | st.binary(min_size=1, max_size=40).filter(lambda text: not s
 
 def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_sealed(tmp_path: Path) -> None:
     counted: dict[str, int] = {}
-    with _worker(tmp_path) as (loop, worker):
+    with one_worker(tmp_path) as worker:
 
         @settings(max_examples=FUZZ, deadline=None, database=None)
         @given(BODIES, st.sampled_from([b"/events", b"/events/batch"]), PACKINGS, NAMES, st.booleans())
@@ -253,28 +205,12 @@ def test_no_body_and_no_header_makes_a_500_and_all_that_is_accepted_can_be_seale
             head = (b"idempotency-key: %b\r\n" % name if name else b"") + (
                 b"content-encoding: %b\r\n" % packing if packing else b""
             )
-            transport = _Transport()
-            connection = Connection(worker._app)  # noqa: SLF001
-            connection.connection_made(transport)  # type: ignore[arg-type]
-            connection.data_received(_signed(body, head, path) if signed else b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body)
-
-            async def answered() -> None:
-                while worker._app.busy or not worker._group.idle:  # noqa: SLF001, ASYNC110
-                    await asyncio.sleep(0)
-
-            loop.run_until_complete(answered())
-            status = transport.written[9:12].decode()
+            request = _signed(body, head, path) if signed else b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body
+            status = worker.send_together([request])[0][9:12].decode()
             counted[status] = counted.get(status, 0) + 1
             assert status != "500"
-            connection.connection_lost(None)
 
-        # The rest is a line per refusal.
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-        try:
-            attack()
-        finally:
-            structlog.reset_defaults()
-        worker._journal.close()  # noqa: SLF001
+        attack()
     print(json.dumps({"name": "ingest_fuzz", "requests": sum(counted.values()), "by_status": counted}))
     accepted = seal_once(Settings(data_dir=tmp_path, _env_file=None))
     assert accepted > 0

@@ -1,29 +1,23 @@
-"""What the door accepted is what the sealer lands: the same cut, the same decoding, for odd bodies and for who came with them."""
+"""What the door accepted is what the sealer lands: cut and decoded alike, whatever the body, and whoever came with it."""
 
-import asyncio
 import gzip
 import json
-import logging
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import structlog
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest_api import segment
-from ingest_api.connection import Connection
 from ingest_api.sealer import seal_once
 from ingest_api.signature import sign
 from ingest_api.unfold import unfold
-from ingest_api.worker import Worker
 from tests.ingest_fixtures import SECRET, Service, progression, service, wait_until
+from tests.ingest_worker import one_worker
 from warehouse.settings import Settings
 
 EXAMPLES = int(os.environ.get("FAIRBOARD_TEST_FUZZ", "0")) // 10 or 400
@@ -75,35 +69,6 @@ def bodies(draw: st.DrawFn) -> bytes:
     return body
 
 
-class _Transport:
-    def __init__(self) -> None:
-        self.written = b""
-
-    def get_extra_info(self, _name: str) -> tuple[str, int]:
-        return "127.0.0.1", 1
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    abort = write_eof = pause_reading = resume_reading = close
-
-
-@contextmanager
-def _worker(folder: Path) -> Iterator[tuple[asyncio.AbstractEventLoop, Worker]]:
-    loop = asyncio.new_event_loop()
-
-    async def make() -> Worker:
-        return Worker(Settings(data_dir=folder, hmac_keys=f"k:{SECRET}", seal_after_s=3600, _env_file=None), loop, os.getppid())
-
-    try:
-        yield loop, loop.run_until_complete(make())
-    finally:
-        loop.close()
-
-
 def _request(path: bytes, body: bytes, packing: bytes) -> bytes:
     packed = {b"": bytes, b"gzip": gzip.compress, b"zstd": zstandard.compress}[packing](body)
     head = b"content-encoding: %b\r\n" % packing if packing else b""
@@ -113,22 +78,8 @@ def _request(path: bytes, body: bytes, packing: bytes) -> bytes:
     )  # fmt: skip
 
 
-def _send_together(loop: asyncio.AbstractEventLoop, worker: Worker, requests: list[bytes]) -> list[tuple[int, dict[str, int]]]:
-    """Send each over a connection of its own, in one turn of the loop: they are one group and one segment."""
-    transports = [_Transport() for _ in requests]
-    connections = [Connection(worker._app) for _ in requests]
-    for connection, transport, request in zip(connections, transports, requests, strict=True):
-        connection.connection_made(transport)  # type: ignore[arg-type]
-        connection.data_received(request)
-
-    async def answered() -> None:
-        while worker._app.busy or not worker._group.idle:
-            await asyncio.sleep(0)
-
-    loop.run_until_complete(answered())
-    for connection in connections:
-        connection.connection_lost(None)
-    return [(int(t.written[9:12]), json.loads(t.written.partition(b"\r\n\r\n")[2])) for t in transports]
+def _answers(received: list[bytes]) -> list[tuple[int, dict[str, int]]]:
+    return [(int(one[9:12]), json.loads(one.partition(b"\r\n\r\n")[2])) for one in received]
 
 
 REQUESTS = st.lists(
@@ -144,34 +95,28 @@ REQUESTS = st.lists(
 
 def test_accepted_is_landed_for_every_body_and_for_those_that_came_with_it(tmp_path: Path) -> None:
     statuses: dict[int, int] = {}
-    with _worker(tmp_path) as (loop, worker):
+    with one_worker(tmp_path) as worker:
 
         @settings(max_examples=EXAMPLES, deadline=None, database=None)
         @given(REQUESTS)
         def send(requests: list[tuple[bytes, bytes, bytes]]) -> None:
             bystander = _request(b"/events", json.dumps(progression("bystander")).encode(), b"")
-            answers = _send_together(loop, worker, [*(_request(*request) for request in requests), bystander])
-            assert answers[-1] == (202, {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []})
+            answers = _answers(worker.send_together([*(_request(*request) for request in requests), bystander]))
+            finished = worker.finished_segment()
+            entries, refusals = segment.read(finished)
+            finished.unlink()
             for status, _ in answers:
                 statuses[status] = statuses.get(status, 0) + 1
                 assert status in (202, 400, 413)
-            worker._journal.rotate()
-            worker._journal._finisher.submit(lambda: None).result()
-            (sealed_off,) = (tmp_path / "journal").glob("*/*.db")
-            entries, refusals = segment.read(sealed_off)
-            sealed_off.unlink()
             rows, unreadable = unfold(entries)
             told = [answer for status, answer in answers if status == 202]
+            assert answers[-1] == (202, {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []})
             assert not unreadable
             assert rows.num_rows == sum(answer["accepted"] for answer in told)
             assert len(refusals) >= sum(answer["rejected"] for answer in told)
             assert rows["player_id"].to_pylist().count("bystander") == 1
 
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # else a line per refusal
-        try:
-            send()
-        finally:
-            structlog.reset_defaults()
+        send()
     assert statuses[202] > sum(statuses.values()) / 2
     assert statuses[400] > 10
 
@@ -195,9 +140,8 @@ def test_accepted_is_landed_for_every_body_and_for_those_that_came_with_it(tmp_p
 @pytest.mark.parametrize("indent", [None, 1])
 def test_documents_are_cut_alike_however_they_are_glued(tmp_path: Path, body: str, players: str, indent: int | None) -> None:
     content = body.format(*(json.dumps(progression(player), indent=indent) for player in "ab")).encode()
-    with _worker(tmp_path) as (loop, worker):
-        ((status, answer),) = _send_together(loop, worker, [_request(b"/events/batch", content, b"")])
-        worker._journal.close()
+    with one_worker(tmp_path) as worker:
+        ((status, answer),) = _answers(worker.send_together([_request(b"/events/batch", content, b"")]))
     seal_once(Settings(data_dir=tmp_path, _env_file=None))
     landed = sorted(Service(tmp_path, 0).events().get_column("player_id")) if list(tmp_path.rglob("*.parquet")) else []
     if indent and "broken" in body:  # over several lines, a broken document leaves no place to go on from
