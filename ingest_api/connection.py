@@ -103,13 +103,12 @@ class Connection(asyncio.Protocol):
             rest = self._unparsed[self._parsed :]
             self._unparsed, self._parsed = rest + data if rest else data, 0
         self._parser.steps = 0
-        try:
-            while self._may_parse() and self._parser.steps < _STEPS_A_TURN:
-                self._parsed, request = self._parser.feed(self._unparsed, self._parsed)
-                if request is not None:
-                    self._received(request)
-        except Problem as problem:
-            self._refuse(problem)
+        while self._may_parse() and self._parser.steps < _STEPS_A_TURN:
+            self._parsed = self._parser.feed(self._unparsed, self._parsed)
+            for request in self._parser.completed:
+                self._received(request)
+            if self._parser.problem is not None:
+                self._refuse(self._parser.problem)
         if self._deaf:
             self._discard()
         elif self._may_parse():
@@ -203,6 +202,9 @@ class Connection(asyncio.Protocol):
         return Request(self)
 
     def _received(self, request: Request) -> None:
+        if self._deaf:
+            request.release()
+            return
         self._open.append(request)
         self._deaf = not request.keep_alive
         self.handler.handle(request)
@@ -231,7 +233,7 @@ class Connection(asyncio.Protocol):
         if self._client_done or (self._finishing and self._parser.request is None):
             if self._open:
                 self._open[-1].keep_alive = False
-            elif not self._lingers:
+            elif self._client_done or not self._lingers:
                 self._transport.close()
 
     def _go_on(self) -> None:

@@ -68,8 +68,12 @@ class Request:
         self.answered = b"0\r\n\r\n"
         self._done()
 
-    def _done(self) -> None:
+    def release(self) -> None:
+        """Its body is held no more, as far as the limits on bodies go."""
         self.connection.handler.bodies.release(self.address, len(self.body))
+
+    def _done(self) -> None:
+        self.release()
         self.connection.flush()
 
     def _head(self, status: int, head: bytes, framing: bytes) -> bytes:

@@ -24,11 +24,11 @@ _JOINED_AT: Final = 64  # parts: an object for each of thousands would be larger
 SMALL_BODY_BYTES: Final = 64 * 1024
 _MAX_HELD_BYTES: Final = 128 * 1024 * 1024
 _MAX_HELD_BYTES_OF_ADDRESS: Final = _MAX_HELD_BYTES // 2
-# What is parsed at once; a slice ends where a message may end, so that one slice completes one request at most.
+# What is parsed at once. A slice ends where a message may end, so that no other is read while the answer to it has to wait.
 _SLICE_BYTES: Final = 4 * 1024
 _END: Final = b"\r\n\r\n"
-_HOST: Final = re.compile(rb"[^\s/?#@,]*").fullmatch
-_ABSOLUTE: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_HOST: Final = re.compile(rb"(\[[\w:.%~-]*\]|[\w.~!$&'()*+;=%-]*)(:\d*)?", re.ASCII).fullmatch  # RFC 3986, without a user
+_ABSOLUTE: Final = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _VERSIONS: Final = ("1.1", "1.0")
 
 
@@ -75,14 +75,19 @@ class HeldBodies:
 
 
 class RequestParser:
-    """Parses what a connection receives. `request` is the one that is being read, `since` when it began (monotonic, s)."""
+    """Parses what a connection receives.
+
+    `request` is the one that is being read, `since` when it began (monotonic, s). `completed` are those that the last slice
+    completed, `problem` is why nothing can be read behind them.
+    """
 
     def __init__(self, make: Callable[[], Request], bodies: HeldBodies) -> None:
         self._make = make
         self._bodies = bodies
         self._parser = httptools.HttpRequestParser(self)
         self._resuming = False  # the parser reads the framing of a head again, behind which it had stopped
-        self._complete: Request | None = None
+        self.completed: list[Request] = []
+        self.problem: Problem | None = None
         self.request: Request | None = None
         self.since = time.monotonic()
         self.steps = 0  # of parsing so far: what a turn of the loop allows is counted in these
@@ -95,31 +100,31 @@ class RequestParser:
         self._parts: list[bytes] = []
         self._joined = bytearray()
 
-    def feed(self, data: bytes, at: int) -> tuple[int, Request | None]:
-        """Parse a slice of `data` from `at` on. Returns where the next one begins, and the request that this one completed.
-
-        Raises:
-            Problem: this is no proper request, or too large in some way. Nothing more can be read of this connection.
-        """
+    def feed(self, data: bytes, at: int) -> int:
+        """Parse a slice of `data` from `at` on. Returns where the next one begins."""
         end = self._end_of_slice(data, at)
         part = data if at == 0 and end == len(data) else memoryview(data)[at:end]
-        self._complete = None
+        if self.completed:
+            self.completed = []
         self.steps += 1
         self._bytes += end - at
         try:
             self._parser.feed_data(part)
+            if self.request is not None:
+                self._check_overhead()
         except httptools.HttpParserUpgrade as upgrade:
             end = at + upgrade.args[0]
             self._resume()
         except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error from None
+            if not isinstance(error.__context__, Problem):
+                raise
+            self.problem = error.__context__
         except httptools.HttpParserError as error:
-            if str(error) in _OTHER_VERSIONS:
-                raise _other_version() from None
-            raise Problem(400, "malformed-http", f"This is not HTTP/1.1: {error}.") from None
-        if self.request is not None:
-            self._check_overhead()
-        return end, self._complete
+            malformed = Problem(400, "malformed-http", f"This is not HTTP/1.1: {error}.")
+            self.problem = _other_version() if str(error) in _OTHER_VERSIONS else malformed
+        except Problem as problem:
+            self.problem = problem
+        return end
 
     def drop(self) -> Request | None:
         """Let go of what has been read of a request. Returns that request."""
@@ -245,7 +250,8 @@ class RequestParser:
         assert request is not None
         whole = len(self._parts) == 1 and not self._joined
         request.body = self._parts[0] if whole else b"".join((self._joined, *self._parts))
-        self._complete, self.request, self.expects = request, None, False
+        self.completed.append(request)
+        self.request, self.expects = None, False
         self.since = time.monotonic()
         self._begin()
 

@@ -104,6 +104,9 @@ def test_what_http_allows_is_answered_and_the_next_request_is_read(
         pytest.param(b"GET /healthz HTTP/1.1\r\n\r\n", b"400", id="no Host"),
         pytest.param(b"GET /healthz HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", b"400", id="two Hosts"),
         pytest.param(b"GET /healthz HTTP/1.1\r\nhost: a b\r\n\r\n", b"400", id="no host in Host"),
+        pytest.param(b"GET /healthz HTTP/1.1\r\nhost: a:b:c\r\n\r\n", b"400", id="two ports"),
+        pytest.param(b"GET /healthz HTTP/1.1\r\nhost: \xd3\r\n\r\n", b"400", id="a host beyond ASCII"),
+        pytest.param(b"GET http:///healthz HTTP/1.1\r\nhost: x\r\n\r\n", b"400", id="a URL without a host"),
         pytest.param(b"GET /healthz HTTP/1.2\r\nhost: x\r\n\r\n", b"505", id="HTTP/1.2"),
         pytest.param(b"GET /healthz HTTP/2.0\r\nhost: x\r\n\r\n", b"505", id="HTTP/2.0"),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505", id="the preface of HTTP/2"),
@@ -140,6 +143,27 @@ def test_what_http_does_not_allow_is_refused_and_the_connection_closed(
     if status != b"401":
         assert len(_statuses(received)) == 1
         assert b"connection: close" in received
+
+
+@pytest.mark.parametrize("first", [GET, _post(), _post(b"", EVENT, sent=_chunked(EVENT))])
+def test_a_request_is_answered_wherever_it_is_cut_and_whatever_follows(running: Service, first: bytes) -> None:
+    status = _statuses(_raw(running, first, LAST))[0]
+    for cut in range(len(first) - 5, len(first) + 3):
+        assert _statuses(_raw(running, (first + LAST)[:cut], (first + LAST)[cut:])) == [status, b"200"]
+    assert _statuses(_raw(running, first + b"\0GARBAGE")) == [status, b"400"]
+    last = first.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n")
+    assert _statuses(_raw(running, last + b"GARBAGE")) == [status]
+
+
+def test_a_connection_ends_with_its_client(running: Service) -> None:
+    def held() -> int:
+        found = re.search(r"fairboard_ingest_connections\{worker=\"000\"\} (\d+)", running.http.get("/metrics").text)
+        return int(found[1]) if found else -1
+
+    before = held()
+    for _ in range(20):
+        assert _statuses(_raw(running, LAST)) == [b"200"]
+    wait_until(lambda: held() <= before, "their places are free", 5)
 
 
 def test_headers_may_not_come_as_trailers(running: Service) -> None:
@@ -285,11 +309,12 @@ def test_one_connection_holds_no_memory_and_no_time_of_the_others(running: Servi
 def test_connections_of_one_address_are_limited_and_their_end_makes_room(tmp_path: Path) -> None:
     with service(tmp_path / "data", FAIRBOARD_CONNECTIONS_PER_ADDRESS="5") as running:
         running.http.close()
-        held = [_connect(running) for _ in range(5)]
+        held = [_connect(running) for _ in range(6)]
         for connection in held:
             connection.sendall(GET)
-            assert connection.recv(20).startswith(b"HTTP/1.1 200")
-        assert _raw(running).startswith(b"HTTP/1.1 503")
+        answers = [connection.recv(20) for connection in held]
+        assert 0 < sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) <= 5
+        assert answers[-1].startswith(b"HTTP/1.1 503")
         for connection in held:
             connection.close()
         wait_until(lambda: _raw(running, LAST).startswith(b"HTTP/1.1 200"), "there is room again")
