@@ -2,30 +2,68 @@
 
     python benchmarks/chaos_ingest.py --kills 100
 
-Two workers and the sealer run under load; at a random moment one of the processes, or all of them, is killed. In the end every
-event whose 202 was read must be in the lake, and none that was not sent; an id may lie there twice (a client repeats what it
-got no answer to), but then with the same content. Prints one line; exits with 1 where an event is missing.
+Two workers and the sealer run under load, odd bodies and strangers' garbage in it; at a random moment one of the processes, or
+all of them, is killed. In the end every event whose 202 was read must be in the lake, and none that was not sent; an id may lie
+there twice (a client repeats what it got no answer to), but then with the same content. Prints one line; exits with 1 where an
+event is missing.
 """
 
 import argparse
+import contextlib
+import gzip
 import itertools
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+import zstandard
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.ingest_fixtures import Service, progression, service, wait_until
+
+
+def odd(n: int, events: list[dict[str, Any]]) -> tuple[bytes, dict[str, str]]:
+    """The n-th way to write these events as a batch, and the headers that go with it."""
+    texts = [json.dumps(event).encode() for event in events]
+    lines = b"\n".join(texts)
+    half = len(lines) // 2
+    ways: list[tuple[bytes, dict[str, str]]] = [
+        (b"[" + b",".join(texts) + b"]", {}),
+        (b"\xef\xbb\xbf \r\n" + b"\r\n".join(texts), {}),
+        (b" ".join(texts), {}),
+        (b"".join(json.dumps(event, indent=2).encode() for event in events), {}),
+        (lines.replace(b'"deltaXp": 10', b'"deltaXp": 10.0'), {}),
+        (lines.replace(b'"payload"', b'"more": ' + b"9" * 5000 + b', "payload"'), {}),
+        (gzip.compress(lines[:half]) + gzip.compress(lines[half:]) + bytes(100), {"content_encoding": "X-GZip"}),
+        (zstandard.compress(b"[" + b", ".join(texts)) + zstandard.compress(b"]"), {"content_encoding": "zstd"}),
+        (lines + b'\n{"type": "foo"}\nno JSON\n', {}),
+    ]
+    return ways[n % len(ways)]
+
+
+def _annoy(running: Service, stop: threading.Event) -> None:
+    """What strangers send: unfinished, endless, no HTTP."""
+    port = int(running.url.rsplit(":", 1)[1])
+    chunked = b"POST /events HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    for rubbish in itertools.cycle(
+        (b"\x16\x03\x01", chunked + b"2\r\nab\r\n" * 999, chunked + b"0\r\n" + b"a:\r\n" * 999, b"GET /")
+    ):
+        if stop.wait(0.05):
+            return
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as stranger:
+            stranger.sendall(one)
 
 
 class Clients:
@@ -34,9 +72,11 @@ class Clients:
     def __init__(self, running: Service, count: int) -> None:
         self.sent: set[str] = set()
         self.answered: set[str] = set()
+        self.miscounted: list[str] = []
         self._running = running
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(number,), daemon=True) for number in range(count)]
+        self._threads.append(threading.Thread(target=_annoy, args=(running, self._stop), daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -50,15 +90,17 @@ class Clients:
         http = httpx.Client(base_url=self._running.url, timeout=10, trust_env=False)
         for n in itertools.count():
             names = [f"{number}-{n}-{i}" for i in range(1 + n % 20)]
-            body = json.dumps([progression(f"player_{number}", eventId=name) for name in names]).encode()
+            body, headers = odd(n, [progression(f"player_{number}", eventId=name) for name in names])
             self.sent.update(names)
             while not self._stop.is_set():
                 try:
-                    answer = http.post("/events/batch", content=body, headers=self._running.headers(body))
+                    answer = http.post("/events/batch", content=body, headers=self._running.headers(body, **headers))
                 except httpx.TransportError:
                     time.sleep(0.01)  # the service is away: send the same again
                     continue
                 if answer.status_code == 202:
+                    if answer.json()["accepted"] + answer.json()["duplicates"] != len(names):
+                        self.miscounted.append(answer.text)
                     self.answered.update(names)
                     break
             if self._stop.is_set():
@@ -101,9 +143,9 @@ def main() -> int:
         copies = running.events().height - len(found)
         figure = {"name": "chaos_ingest", "kills": arguments.kills, "answered": len(clients.answered), "lost": len(lost)}
         print(json.dumps(figure | {"foreign": len(foreign), "differing": rows.height - len(found), "copies": copies}))
-        failed = bool(lost or foreign or rows.height > len(found))
+        failed = bool(lost or foreign or rows.height > len(found) or clients.miscounted)
     if failed:
-        print(f"what is left lies in {folder}: {sorted(lost | foreign)[:20]}", file=sys.stderr)
+        print(f"what is left lies in {folder}: {sorted(lost | foreign)[:20]} {clients.miscounted[:3]}", file=sys.stderr)
     else:
         shutil.rmtree(folder)
     return int(failed)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -53,10 +52,10 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
         _wait_until_ready(crew, host, port, stopping)
         log.info("server.ready", url=f"http://{host}:{port}", workers=workers, pid=os.getpid())
         while not stopping:
-            for child in (sealer, *crew):
+            for child in crew:
                 child.keep_alive()
-            if sealer.deaths_lately >= _DEATHS_LATELY:
-                trouble.note(root, f"The sealer died {sealer.deaths_lately} times in a minute; the log says why.")
+            if (deaths := sealer.keep_alive()) >= _DEATHS_LATELY:
+                trouble.note(root, f"The sealer died {deaths} times in a minute; the log says why.")
             time.sleep(_POLL_S)
     finally:
         for child in crew:
@@ -105,25 +104,21 @@ class _Child:
     def __init__(self, environment: dict[str, str], *module_and_arguments: str) -> None:
         self._environment = environment
         self._arguments = module_and_arguments
-        self._deaths: deque[float] = deque()
+        self._deaths: list[float] = []
         self._start()
 
     def alive(self) -> bool:
         """Whether it runs."""
         return self._process.poll() is None
 
-    def keep_alive(self) -> None:
-        """Start it again if it has died, at most once a second."""
-        if not self.alive() and time.monotonic() - self._started_at > _RESTART_AFTER_S:
-            log.error("process.died", module=self._arguments[0], exit_status=self._process.returncode)
-            self._deaths.append(time.monotonic())
-            self._start()
-
-    @property
-    def deaths_lately(self) -> int:
-        """How often it died within a minute."""
-        while self._deaths and time.monotonic() - self._deaths[0] > _LATELY_S:
-            self._deaths.popleft()
+    def keep_alive(self) -> int:
+        """Start it again if it has died, at most once a second. Returns how often it died in the last minute, if it did now."""
+        now = time.monotonic()
+        if self.alive() or now - self._started_at <= _RESTART_AFTER_S:
+            return 0
+        log.error("process.died", module=self._arguments[0], exit_status=self._process.returncode)
+        self._deaths = [*(at for at in self._deaths if now - at < _LATELY_S), now]
+        self._start()
         return len(self._deaths)
 
     def terminate(self) -> None:

@@ -1,18 +1,25 @@
 """What the door accepted is what the sealer lands: cut and decoded alike, whatever the body, and whoever came with it."""
 
+import fcntl
 import gzip
 import json
+import logging
 import os
 import random
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+import structlog
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_api import segment
+from ingest_api import group, segment
+from ingest_api.admission import Admitted, Arrival
+from ingest_api.bodies import Checked
+from ingest_api.door import Door
 from ingest_api.sealer import seal_once
 from ingest_api.signature import sign
 from ingest_api.unfold import unfold
@@ -175,6 +182,50 @@ def test_a_sealer_that_cannot_seal_makes_the_service_unready_and_its_end_a_failu
         wait_until(lambda: running.http.get("/readyz").json()["sealer"] == "ok", "it seals again")
         assert running.stop() == 0
         assert sorted(running.events()["player_id"]) == ["first", "second", "third"]
+
+
+def test_a_sealer_that_dies_again_and_again_makes_the_service_unready_until_it_has_sealed(tmp_path: Path) -> None:
+    with service(tmp_path / "data") as running:
+        lock = (tmp_path / "data" / "journal" / "sealer.lock").open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # so it never gets to seal before it is killed
+        for n in range(3):
+            wait_until(lambda n=n: running.log().count("process.died") == n and _sealer(running) is not None, "it is started")
+            sealer = _sealer(running)
+            assert sealer is not None
+            time.sleep(1.2)
+            sealer.kill()
+        wait_until(lambda: running.http.get("/readyz").status_code == 503, "it is noticed")
+        assert "died 3 times" in running.http.get("/readyz").json()["sealer"]
+        lock.close()
+        wait_until(lambda: running.http.get("/readyz").json()["sealer"] == "ok", "it seals again")
+
+
+def _sealer(running: Service) -> psutil.Process | None:
+    children = psutil.Process(running.process.pid).children()
+    return next((child for child in children if "ingest_api.sealer" in child.cmdline()), None)
+
+
+def test_a_fault_in_one_request_of_a_group_fails_that_request_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = group.admit
+
+    def admit(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
+        admitted = real(checked, arrival, door)
+        if b"faulty" in arrival.body.plain and not mended:
+            raise ZeroDivisionError
+        return admitted
+
+    mended: list[bool] = []
+    monkeypatch.setattr(group, "admit", admit)
+    bodies = [json.dumps(progression(name, eventId=name)).encode() for name in ("first", "faulty", "last")]
+    requests = [_request(b"/events", body, b"") for body in bodies]
+    with one_worker(tmp_path) as worker:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        assert [status for status, _ in _answers(worker.send_together(requests))] == [202, 500, 202]
+        mended.append(True)
+        (again,) = _answers(worker.send_together([requests[1]]))
+        assert again == (202, {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []})
+        rows, _ = unfold(segment.read(worker.finished_segment())[0])
+        assert sorted(rows["player_id"].to_pylist()) == ["faulty", "first", "last"]
 
 
 def test_what_cannot_be_read_after_all_is_refused_event_by_event_and_the_segment_goes_on(tmp_path: Path) -> None:
