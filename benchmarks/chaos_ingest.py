@@ -57,9 +57,8 @@ def _annoy(running: Service, stop: threading.Event) -> None:
     """What strangers send: unfinished, endless, no HTTP."""
     port = int(running.url.rsplit(":", 1)[1])
     chunked = b"POST /events HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-    for rubbish in itertools.cycle(
-        (b"\x16\x03\x01", chunked + b"2\r\nab\r\n" * 999, chunked + b"0\r\n" + b"a:\r\n" * 999, b"GET /")
-    ):
+    rubbish = (b"\x16\x03\x01", chunked + b"2\r\nab\r\n" * 999, chunked + b"0\r\n" + b"a:\r\n" * 999, b"GET /")
+    for one in itertools.cycle(rubbish):
         if stop.wait(0.05):
             return
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as stranger:
