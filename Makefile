@@ -75,6 +75,8 @@ chromium: .venv/dev
 languages: # their tests skip where these are missing
 	-@deploy/system-package "Node.js (for its example client)" nodejs "brew install node" command -v node
 	-@deploy/system-package "Go (for its example client)" golang-go "brew install go" command -v go
+	-@deploy/system-package "A JDK (for its example client)" openjdk-17-jdk-headless "brew install openjdk@17" command -v javac
+	-@deploy/system-package "Mono (for the example client in C#)" "mono-mcs libmono-system-net-http4.0-cil" "brew install mono" command -v mcs
 	-@deploy/system-package "A C compiler (for a disk that fails)" gcc "xcode-select --install" command -v cc
 
 docs: setup-dev ## write what follows from the code (.env.example)
