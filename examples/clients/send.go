@@ -2,7 +2,7 @@
 //
 //	URL=http://127.0.0.1:8080 KEY_ID=demo SECRET=whsec_… go run send.go
 //
-// With github.com/standard-webhooks/standard-webhooks/libraries the signature is webhook.Sign(id, now, body).
+// With github.com/standard-webhooks/standard-webhooks/libraries/go the signature is webhook.Sign(id, now, body).
 package main
 
 import (
