@@ -3,6 +3,7 @@
 # ruff: noqa: F401, F811 (a fixture is found by its name, wherever it is imported from)
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -197,3 +198,13 @@ def test_what_the_original_library_signs_is_accepted_with_a_key_that_fairboard_m
     headers = {"x-key-id": "made", "webhook-id": "msg_2", "webhook-timestamp": str(int(now.timestamp()))}
     headers["webhook-signature"] = f"v1,{'A' * 43}= {Webhook(made_key).sign('msg_2', now, body)}"  # beside a retired one's
     assert running.http.post("/events", content=body.encode(), headers=headers).json()["accepted"] == 1
+
+
+def test_the_commands_of_the_documentation_send_a_signed_event_that_counts_once(running: Service, made_key: str) -> None:
+    document = (EXAMPLES.parent / "docs" / "ingest.md").read_text()
+    commands = next(block for block in re.findall(r"```sh\n(.*?)```", document, re.DOTALL) if "webhook-signature" in block)
+    commands = commands.replace("http://127.0.0.1:8080", running.url).replace("game-1", "made").replace("curl", "curl -sS")
+    again = "curl" + commands.rpartition("curl")[2]
+    script = f"set -eu\nSECRET={made_key}\n{commands}echo\n{again}"
+    sent = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert sent.stdout.splitlines() == ['{"accepted":1,"duplicates":0,"rejected":0,"errors":[]}'] * 2, sent.stderr

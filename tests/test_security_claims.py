@@ -1,5 +1,6 @@
 """What docs/security.md says of each mode, tried by somebody who has captured requests and has no key."""
 
+import base64
 import gzip
 import json
 import time
@@ -102,6 +103,13 @@ def unstamped(captured: Captured) -> Captured:
     return captured._replace(body=captured.body + b"." + stamp, headers={"x-signature": captured.headers["x-signature"]})
 
 
+def as_a_body_of_the_original_scheme(captured: Captured) -> Captured:
+    """What a webhook's signature signs, as a body with the same signature in hex."""
+    message_id, stamp, signature = captured.headers.values()
+    message = f"{message_id}.{stamp}.".encode() + captured.body
+    return captured._replace(body=message, headers={"x-signature": base64.b64decode(signature.removeprefix("v1,")).hex()})
+
+
 def packed_webhook(player: str) -> Captured:
     body = gzip.compress(_event(player, named=False))
     return Captured("/events", body, {"content-encoding": "gzip"} | sign_webhook(KEY, body, player, int(time.time())))
@@ -114,6 +122,7 @@ IN_BOTH_MODES: list[Claim] = [
     (webhook, under_another_key, Sent(202, 409, 1)),
     (webhook, at_another_path, Sent(202, 422, 1)),
     (webhook, said_to_be_packed, Sent(202, 400, 1)),
+    (webhook, as_a_body_of_the_original_scheme, Sent(202, 401, 1)),
     (packed_webhook, said_to_be_packed_otherwise, Sent(202, 409, 1)),
     (stamped_and_named, as_it_is, Sent(202, 202, 1)),
     (stamped_and_named, under_another_key, Sent(202, 202, 1)),
@@ -255,6 +264,23 @@ def test_two_bodies_under_one_name_are_two_requests_and_none_is_lost(tmp_path: P
     with ready(tmp_path / "forgotten") as running:
         assert [send(running, one).status_code for one in requests] == [202, 202, 202, 202]
     assert running.events()["event_id"].n_unique() == 4
+
+
+def test_an_id_is_of_all_keys_together_and_one_secret_under_two_ids_is_good_for_one_more(
+    tmp_path: Path, redis_url: str
+) -> None:
+    keys = f"{KEY_ID}:{SECRET},twin:{SECRET},other:another-secret"
+    with ready(tmp_path / "data", redis_url, FAIRBOARD_HMAC_KEYS=keys) as running:
+        captured = webhook("twice")
+        assert [send(running, captured, x_key_id=key_id).status_code for key_id in (KEY_ID, "twin")] == [202, 202]
+        taken, late = (json.dumps(progression("taken", xp, eventId="taken")).encode() for xp in (1, 2))
+        assert send(
+            running, Captured("/events", taken, {"x-signature": sign(b"another-secret", taken)}), x_key_id="other"
+        ).is_success
+        refused = send(running, Captured("/events", late, {"x-signature": sign(KEY, late)}))
+        assert refused.status_code == 400
+        assert refused.json()["field"] == "eventId"
+    assert sorted(running.events()["player_id"]) == ["taken", "twice", "twice"]
 
 
 def test_without_redis_a_service_that_is_set_to_stay_closed_accepts_nothing(tmp_path: Path) -> None:
