@@ -87,7 +87,9 @@ class App:
         self._reads = reads
         self._reading: set[asyncio.Task[Answer | None]] = set()
         self._addresses = Addresses(settings.trusted_proxies)
-        self._refusals = RequestLimit(Gate(settings.rate_limit, settings.rate_window_s), link, "refused requests")
+        self._refusals = RequestLimit(
+            Gate(settings.rate_limit, settings.rate_window_s), link, "refused requests", "from this address"
+        )
         self.connections: set[Connection] = set()
         self.bodies = HeldBodies()
         self.limit = ConnectionLimit(settings.connections_per_address, self._addresses)
@@ -116,6 +118,7 @@ class App:
     def refuse(self, request: Request, problem: Problem) -> None:
         """Answer a request that is no proper HTTP, or too large, or too slow."""
         self._name(request)
+        request.common = self._access.cors(request)  # else a page of the game would see a network error alone
         self._refuse(request, problem)
 
     def _name(self, request: Request) -> None:

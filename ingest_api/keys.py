@@ -69,14 +69,26 @@ def live_secrets(settings: Settings) -> dict[str, list[str]]:
     """The secrets that verify, by key id.
 
     Raises:
-        SettingsError: `FAIRBOARD_HMAC_KEYS` or the keys file cannot be read.
+        SettingsError: `FAIRBOARD_HMAC_KEYS` or the keys file cannot be read, or two ids share a secret.
     """
     live: dict[str, list[str]] = {}
+    owners: dict[bytes, str] = {}
     for key_id, secret in _environment_keys(settings.hmac_keys):
         live.setdefault(key_id, []).append(secret)
     for key in stored_keys(settings):
         if key.retired_at is None and key.use == "sign":
             live.setdefault(key.id, []).append(key.secret)
+    for key_id, found in live.items():
+        for text in found:
+            try:
+                secret = secret_bytes(text)
+            except ValueError as error:
+                raise SettingsError(f"The key {key_id!r} cannot be used: {error}.") from None
+            if owners.setdefault(secret, key_id) != key_id:
+                raise SettingsError(
+                    f"{owners[secret]!r} and {key_id!r} have the same secret: what one has signed could be sent once more as "
+                    "the other's. Give each a secret of its own; several live secrets of one id are fine."
+                )
     return live
 
 
@@ -157,10 +169,6 @@ def _environment_keys(text: str) -> list[tuple[str, str]]:
         _check_id(key_id, "FAIRBOARD_HMAC_KEYS: an id")
         if len(secret) < MIN_SECRET_CHARS:
             raise SettingsError(f"FAIRBOARD_HMAC_KEYS: the secret of {key_id!r} is shorter than {MIN_SECRET_CHARS} characters.")
-        try:
-            secret_bytes(secret)
-        except ValueError as error:
-            raise SettingsError(f"FAIRBOARD_HMAC_KEYS: {key_id!r}: {error}.") from None
         pairs.append((key_id, secret))
     return pairs
 
@@ -174,11 +182,14 @@ def _check_id(key_id: str, what: str) -> None:
 
 def _save(settings: Settings, keys: list[StoredKey]) -> None:
     path = keys_file(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".keys.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(keys)))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(keys)))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written ({error.strerror}); the keys are as they were.") from error

@@ -77,7 +77,9 @@ class Reads:
         self._published = Published(link, self._calendar)
         self._access = access
         self._metrics = metrics
-        self._limit = RequestLimit(Gate(settings.rate_limit, settings.rate_window_s), link, "reads")
+        self._limit = RequestLimit(
+            Gate(settings.rate_limit, settings.rate_window_s), link, "reads", "by this reader and address"
+        )
         self._addresses = Addresses(settings.trusted_proxies)
         self._readers = Readers(_ANSWERS_AT_ONCE, _ANSWERS_WAITING)
         self._streams = Readers(_STREAMS_AT_ONCE, _STREAMS_WAITING)

@@ -24,10 +24,11 @@ _TELL_AFTER_S: Final = 0.1
 class RequestLimit:
     """Knows where the clients of late stand. Without Redis there is no limit."""
 
-    def __init__(self, gate: Gate, link: RedisLink, what: str) -> None:
+    def __init__(self, gate: Gate, link: RedisLink, what: str, by: str) -> None:
+        """`what` is counted, and `by` whom: the words of the refusal."""
         self._gate = gate
         self._link = link
-        self._what = what  # is counted, in words
+        self._what, self._by = what, by
         self._standing: OrderedDict[bytes, tuple[Rate, float]] = OrderedDict()
         self._untold: Counter[bytes] = Counter()
 
@@ -42,7 +43,7 @@ class RequestLimit:
             return None
         rate = replace(rate, remaining=rate.remaining - self._untold[name])
         if rate.remaining <= 0:
-            detail = f"More than {rate.limit:,} {self._what} in {rate.window_s} s from this key and address."
+            detail = f"More than {rate.limit:,} {self._what} in {rate.window_s} s {self._by}."
             raise Problem(429, "rate-limit", detail, headers=(("retry-after", str(rate.resets_s)), *rate.headers()))
         return rate
 

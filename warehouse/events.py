@@ -128,7 +128,7 @@ def refusal(error: Exception) -> EventError:
             reason = _expected(*match.groups(), length=" of length" in reason)
         return EventError(field, reason)
     if isinstance(error, msgspec.DecodeError | UnicodeDecodeError):
-        return EventError("", f"{MALFORMED}: {error}")
+        return EventError("", f"{MALFORMED}: {str(error).removeprefix('JSON is malformed: ')}")
     if isinstance(error, RecursionError):
         return EventError("", "nested too deeply")
     raise error
