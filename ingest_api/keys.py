@@ -81,12 +81,12 @@ def live_secrets(settings: Settings) -> dict[str, list[str]]:
     for key_id, found in live.items():
         for text in found:
             try:
-                secret = secret_bytes(text)
+                signs_with = secret_bytes(text)
             except ValueError as error:
                 raise SettingsError(f"The key {key_id!r} cannot be used: {error}.") from None
-            if owners.setdefault(secret, key_id) != key_id:
+            if owners.setdefault(signs_with, key_id) != key_id:
                 raise SettingsError(
-                    f"{owners[secret]!r} and {key_id!r} have the same secret: what one has signed could be sent once more as "
+                    f"{owners[signs_with]!r} and {key_id!r} have the same secret: what one has signed could be sent once more as "
                     "the other's. Give each a secret of its own; several live secrets of one id are fine."
                 )
     return live

@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     )
     cors_origins: str | None = Field(
         None,
-        description="Origins, comma-separated, whose web pages may send and read, or `*`. Default: `*` in the demo, none in production.",
+        description="Origins, comma-separated, whose web pages may send and read, or `*`. Default: `*` in the demo, none in "
+        "production.",
     )
     connections_per_address: int = Field(
         1024,
