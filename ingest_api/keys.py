@@ -86,8 +86,8 @@ def live_secrets(settings: Settings) -> dict[str, list[str]]:
                 raise SettingsError(f"The key {key_id!r} cannot be used: {error}.") from None
             if owners.setdefault(signs_with, key_id) != key_id:
                 raise SettingsError(
-                    f"{owners[signs_with]!r} and {key_id!r} have the same secret: what one has signed could be sent once more as "
-                    "the other's. Give each a secret of its own; several live secrets of one id are fine."
+                    f"{owners[signs_with]!r} and {key_id!r} have the same secret: what one has signed could be sent once more "
+                    "as the other's. Give each a secret of its own; several live secrets of one id are fine."
                 )
     return live
 
