@@ -1,37 +1,47 @@
 """Analysts' SQL over the lake: one SELECT, read only, with a cap on rows, bytes, memory and time.
 
-What belongs here: what stands between a stranger's SQL and the machine. What does not: the project's own queries (`models/`).
-
-DuckDB's `enable_external_access = false` alone does not make SQL harmless: `EXPLAIN ANALYZE COPY … TO` writes, and
-so does `FROM enable_logging(storage = 'file', …)`, a SELECT, wherever a folder is allowed (seen with 1.5.6). So its
-tree is read first and may call but a few table functions, and only the files of the tables are open to it, no folder.
+What belongs here: what stands between a stranger's SQL and the machine. What does not: the project's own queries (`models/`),
+and running the statement, for which a process of its own is started (`analyst_process.py`) and killed when its time is up:
+DuckDB's binder heeds no interrupt, and a single function may take more memory than its limit.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import base64
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count
-from threading import Timer
+from pathlib import Path
+from signal import SIGALRM, SIGXCPU, Signals
+from subprocess import PIPE
+from tempfile import TemporaryDirectory
+from threading import BoundedSemaphore, Timer
 from time import perf_counter
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-import duckdb
 import msgspec
 import polars as pl
 import pyarrow as pa
 
-from warehouse.engine import DuckDBEngine, scan
+from warehouse import small_tables
+from warehouse.analyst_process import NO_MEMORY, Outcome, Relations, Statement
+from warehouse.engine import events_sql, scan
 from warehouse.errors import FairboardError
+from warehouse.lake import Lake
 from warehouse.settings import Settings
-from warehouse.tables import TABLES
+from warehouse.tables import EVENTS, TABLES
 
 MAX_ROWS = 10_000
 MAX_BYTES = 64 * 2**20
+MAX_STATEMENT = 2**20  # characters
 TIMEOUT_S = 30.0
 MEMORY = "2GB"
+SPILLED = "4GB"
 
 SMALL_TABLES = ("levels", "rewards", "fairness_rules")
-_TABLE_FUNCTIONS = frozenset({"generate_series", "range", "unnest", "json_each", "json_tree"})
+_turns = BoundedSemaphore(2)  # of a dashboard's many users: each may have that much memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,112 +57,156 @@ def ask(settings: Settings, sql: str, *, max_rows: int = MAX_ROWS, timeout_s: fl
     """Run one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES) over the tables of `TABLES` and `SMALL_TABLES`.
 
     Raises:
-        FairboardError: it is no single SELECT, DuckDB refused it, or it took too long; the message says which tables there are.
+        FairboardError: it is no single SELECT, DuckDB refused it, or it took too long or too much; the message says what to do.
     """
+    if len(sql) > MAX_STATEMENT:
+        raise FairboardError(f"a statement has {MAX_STATEMENT:,} characters at most, and this {len(sql):,}; nothing was run.")
     started = perf_counter()
-    with DuckDBEngine(settings) as engine:
-        try:
-            read = _relations(engine.connection, sql)
-            _bind(engine, read)
-            _lock(engine, read)
-            with _time_limit(engine.connection, timeout_s):
-                rows, truncated = _fetch(engine.connection, sql, max_rows)
-        except duckdb.InterruptException:
-            raise FairboardError(
-                f"the query was stopped after {timeout_s:g} s. Narrow it, by event_date for example."
-            ) from None
-        except duckdb.Error as error:
-            raise FairboardError(f"{error}\n\nThe tables are {_tables()}.") from error
-    return Answer(rows, truncated, perf_counter() - started)
+    lake, memory = Lake(settings.lake_dir, settings.timezone), settings.memory_limit or MEMORY
+    with _turns, TemporaryDirectory(prefix="sql.", dir=lake.scratch) as spill, _Process(timeout_s, memory) as process:
+        said = process.ask(
+            Statement(
+                sql=sql,
+                max_rows=max_rows,
+                max_bytes=MAX_BYTES,
+                timeout_s=timeout_s,
+                memory_limit=memory,
+                temp_directory=spill,
+                max_temp_directory_size=SPILLED,
+            )
+        )
+        if isinstance(said, list):  # the names that it reads
+            said = process.ask(_relations(settings, lake, said))
+        outcome: Outcome = said
+        if outcome["memory"]:
+            raise FairboardError(_too_large(memory))
+        if outcome["refused"] is not None:
+            raise FairboardError(f"{outcome['refused']}\n\nThe tables are {', '.join((*TABLES, *SMALL_TABLES))}.")
+        rows = _frame(process.rest())
+    return Answer(rows, outcome["truncated"], perf_counter() - started)
 
 
-def _relations(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:
-    """The names that the statement reads.
+class _Process:
+    """A process that runs one statement, and is gone, whatever it was doing, when its time is up or this is left."""
+
+    def __init__(self, timeout_s: float, memory: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FAIRBOARD_")}
+        environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # the others reserve more than the limit leaves them
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "warehouse.analyst_process"], stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+        self._timeout_s, self._memory, self._late = timeout_s, memory, False
+        self._timer = Timer(timeout_s, self._time_is_up)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._timer.cancel()
+        self._process.kill()
+        self._process.communicate()
+
+    def ask(self, question: Statement | Relations) -> Any:
+        """Say a line, hear one.
+
+        Raises:
+            FairboardError: the process has ended instead.
+        """
+        with suppress(BrokenPipeError):  # it has ended, and that is heard
+            self._to.write(msgspec.json.encode(question) + b"\n")
+            self._to.flush()
+        line = self._from.readline()
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        return msgspec.json.decode(line)
+
+    def rest(self) -> bytes:
+        """All that follows.
+
+        Raises:
+            FairboardError: the process has ended before it had said everything.
+        """
+        content = self._from.read()
+        if self._process.wait() != 0:
+            raise self._ended()
+        return content
+
+    def _time_is_up(self) -> None:
+        self._late = True
+        self._process.kill()
+
+    def _ended(self) -> FairboardError:
+        _, said = self._process.communicate()  # until it is gone, at the latest when its time is up
+        status = self._process.returncode
+        if self._late or -status in (SIGALRM, SIGXCPU):
+            return FairboardError(f"the query was stopped after {self._timeout_s:g} s. Narrow it, by event_date for example.")
+        if status == NO_MEMORY:
+            return FairboardError(_too_large(self._memory))
+        how = f"signal {Signals(-status).name}" if status < 0 else f"status {status}"
+        last = said.decode(errors="replace").strip().rpartition("\n")[-1]
+        return FairboardError(
+            f"the query brought down the process that ran it ({how}{last and ': '}{last}), as one may that needs more memory "
+            "than the machine has. Nothing else was touched. Narrow it, by event_date for example, or aggregate in steps."
+        )
+
+
+def _too_large(memory: str) -> str:
+    return (
+        f"the query needed more memory than {memory}, and was stopped. Narrow it, by event_date for example, or aggregate in "
+        "steps; FAIRBOARD_MEMORY_LIMIT sets the limit."
+    )
+
+
+def _relations(settings: Settings, lake: Lake, read: list[str]) -> Relations:
+    """What the names stand for. A table that is not read is there by its columns alone: thousands of footers fewer."""
+    views, files = {}, []
+    for table in TABLES.values():
+        found = lake.files(table) if table.name in read else []
+        files += [str(path) for path in found if not _leads_away(path)]
+        if table is EVENTS and table.name in read:
+            views["landed"] = scan(table, found)
+            views["events"] = events_sql(lake)
+        else:
+            views[table.name] = scan(table, found)
+    tables = (
+        small_tables.levels(settings.levels_file),
+        small_tables.rewards(settings.rewards_file),
+        small_tables.fairness_rules(settings.rules_file),
+    )
+    streams = {name: base64.b64encode(_stream(rows)).decode() for name, rows in zip(SMALL_TABLES, tables, strict=True)}
+    return Relations(views=views, tables=streams, files=files)
+
+
+def _leads_away(path: Path) -> bool:
+    """Whether a table's file is a link.
 
     Raises:
-        FairboardError: it is not a single SELECT, or calls a table function that is not for analysts.
+        FairboardError: it is; the lake writes none, and what it leads to is no table's.
     """
-    statements = connection.extract_statements(sql)
-    kinds = [statement.type for statement in statements]
-    if kinds != [duckdb.StatementType.SELECT]:
-        got = ", ".join(kind.name for kind in kinds) or "nothing"
-        raise FairboardError(f"one SELECT is what runs here; this is {got}. Nothing was run. The tables are {_tables()}.")
-    (tree,) = connection.execute("SELECT json_serialize_sql($1)", [statements[0].query]).fetchone() or ("{}",)
-    nodes = list(_nodes(msgspec.json.decode(tree)))
-    called = {node["function"]["function_name"].lower() for node in nodes if node.get("type") == "TABLE_FUNCTION"}
-    if called - _TABLE_FUNCTIONS:
-        raise FairboardError(
-            f"{', '.join(sorted(called - _TABLE_FUNCTIONS))}() cannot be read from here; nothing was run. "
-            f"The tables are {_tables()}."
-        )
-    return frozenset(name.lower() for node in nodes for name in _names(node))
+    if path.is_symlink():
+        raise FairboardError(f"{path} is a symbolic link, which the lake never writes; nothing was run. Take it away.")
+    return False
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every node of a statement's tree."""
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            yield node
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
+def _stream(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue().to_pybytes()
 
 
-def _names(node: dict[str, Any]) -> Iterator[str]:
-    if isinstance(name := node.get("table_name"), str):
-        yield name.strip('"')
-
-
-def _bind(engine: DuckDBEngine, read: frozenset[str]) -> None:
-    """Make the tables views. One that the statement does not read is there by its columns alone: thousands of footers fewer."""
-    for table in TABLES.values():
-        if table.name in read:
-            engine.bind(table)
-        else:
-            engine.connection.execute(f"CREATE TEMP VIEW {table.name} AS {scan(table, [])}")
-    engine.bind_levels()
-    engine.bind_rewards()
-    engine.bind_rules()
-
-
-def _lock(engine: DuckDBEngine, read: frozenset[str]) -> None:
-    """Close the connection around the files of the tables read; nothing undoes it, and no file can be made."""
-    files = [str(path) for table in TABLES.values() if table.name in read for path in engine.lake.files(table)]
-    engine.connection.execute("SET allowed_paths = $1", [files])
-    engine.connection.execute(f"SET memory_limit = '{engine.settings.memory_limit or MEMORY}'")
-    engine.connection.execute("SET python_enable_replacements = false")
-    engine.connection.execute("SET enable_external_access = false")
-    engine.connection.execute("SET lock_configuration = true")
-
-
-@contextmanager
-def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    timer = Timer(seconds, connection.interrupt)
-    timer.start()
+def _frame(stream: bytes) -> pl.DataFrame:
+    table = pa.ipc.open_stream(stream).read_all()
     try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _fetch(connection: duckdb.DuckDBPyConnection, sql: str, max_rows: int) -> tuple[pl.DataFrame, bool]:
-    """The first rows, and whether there were more. Reads no further than it has to."""
-    reader = connection.sql(sql).to_arrow_reader(min(max_rows + 1, 2048))
-    batches, rows, size = [], 0, 0
-    for batch in reader:
-        batches.append(batch)
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if rows > max_rows or size > MAX_BYTES:
-            break
-    names = _distinct(reader.schema.names)
-    table = pa.Table.from_batches(batches, reader.schema).rename_columns(names)
-    try:
-        frame = pl.DataFrame(pl.from_arrow(table))
+        frame = pl.DataFrame(pl.from_arrow(table.rename_columns(_distinct(table.column_names))))
     except (pl.exceptions.PolarsError, pa.ArrowException, NotImplementedError) as error:
         raise FairboardError(f"a column's type has no form here ({error}); CAST it to VARCHAR.") from error
-    return _integers(frame.head(max_rows)), rows > max_rows or size > MAX_BYTES
+    return _integers(frame)
 
 
 def _integers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -169,7 +223,3 @@ def _distinct(names: list[str]) -> list[str]:
         candidates = chain([name], (f"{name}_{n}" for n in count(2)))
         distinct.append(next(candidate for candidate in candidates if candidate not in distinct))
     return distinct
-
-
-def _tables() -> str:
-    return ", ".join((*TABLES, *SMALL_TABLES))

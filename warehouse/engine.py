@@ -81,18 +81,9 @@ class Engine(ABC):
         files = self.lake.files(table, days)
         if table is EVENTS:
             self.bind_files(table, files, "landed")
-            self._bind_sql("events", "SELECT * FROM landed" if self._each_id_once(days) else model("events").sql)
+            self._bind_sql("events", events_sql(self.lake, days))
         else:
             self.bind_files(table, files)
-
-    def _each_id_once(self, days: Container[date] | None) -> bool:
-        """Whether every day is one compacted file without conflicts: then nothing has to look for copies."""
-        for keys in self.lake.partitions(EVENTS, days):
-            names = [path.name for path in self.lake.folder(EVENTS, keys).glob("*.parquet")]
-            record = self.lake.record(self.lake.folder(EVENTS, keys) / names[0]) if len(names) == 1 else None
-            if names and (record is None or record.ids != record.rows):
-                return False
-        return True
 
     def bind_all(self) -> None:
         """Make every table of the lake a view: what an analyst sees."""
@@ -225,6 +216,21 @@ class DuckDBEngine(Engine):
 def frame(rows: pa.RecordBatchReader) -> pl.DataFrame:
     """What a model or query gives, read to its end."""
     return pl.DataFrame(pl.from_arrow(rows.read_all()))
+
+
+def events_sql(lake: Lake, days: Container[date] | None = None) -> str:
+    """The SELECT that makes `events` of `landed`: each id once."""
+    return "SELECT * FROM landed" if _each_id_once(lake, days) else model("events").sql
+
+
+def _each_id_once(lake: Lake, days: Container[date] | None) -> bool:
+    """Whether every day is one compacted file without conflicts: then nothing has to look for copies."""
+    for keys in lake.partitions(EVENTS, days):
+        names = [path.name for path in lake.folder(EVENTS, keys).glob("*.parquet")]
+        record = lake.record(lake.folder(EVENTS, keys) / names[0]) if len(names) == 1 else None
+        if names and (record is None or record.ids != record.rows):
+            return False
+    return True
 
 
 def scan(table: Table, files: list[Path]) -> str:
