@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 from rich.columns import Columns
 from rich.console import Group
+from rich.text import Text
 
 from pipelines.output import arrow, build_table, out, table
 from pipelines.play import Tally
@@ -50,16 +51,15 @@ def show(settings: Settings, report: Report) -> None:
 def _show_boards(report: Report) -> None:
     boards = []
     for kind, board in report.boards.items():
-        head = f"[bold]{kind.capitalize()} board[/]\n[dim]{board.meta.players:,} players, resets {board.meta.resets_at[:10]}[/]"
+        about = f"{board.meta.players:,} players, resets {board.meta.resets_at[:10]}"
+        head = Text.assemble((f"{kind.capitalize()} board", "bold"), "\n", (about, "dim"))
         rows = [(e.rank, arrow(e.movement), e.player_id, e.score) for e in board.entries]
         boards.append(Group(head, build_table(["rank", "", "player", "XP"], rows, right=["rank", "XP"]), ""))
     out.print()
     out.print(Columns(boards, padding=(0, 4)))
     progress = report.progress
     missing = f"{int(progress['xp_to_next']):,} XP to the next" if progress["xp_to_next"] else "the highest there is"
-    out.print(
-        f"\n[bold]{report.champion}[/] leads the season: {int(progress['xp']):,} XP, level {progress['level']}, {missing}"
-    )
+    out.print(f"\n{report.champion} leads the season: {int(progress['xp']):,} XP, level {progress['level']}, {missing}")
 
 
 def _show_fairness(report: Report) -> None:
@@ -87,7 +87,7 @@ def _show_fairness(report: Report) -> None:
 
 def _show_counts(report: Report) -> None:
     accepted = report.tally.accepted
-    out.print(f"\n[bold]{report.tally.sentence()}[/]")
+    out.print(f"\n{report.tally.sentence()}", style="bold")
     if accepted != report.landed:
         raise FairboardError(f"{accepted:,} events were accepted, but {report.landed:,} are in the lake. Please report this.")
     now = datetime.now(UTC)

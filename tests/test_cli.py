@@ -11,6 +11,7 @@ import pytest
 from conftest import Fairboard, Land, encode, progression
 
 from ingest_api.keys import live_secrets
+from pipelines.output import table
 from warehouse.folds import FOLDS
 from warehouse.lake import Lake
 from warehouse.settings import Settings
@@ -96,6 +97,9 @@ def test_a_day_without_events_is_an_empty_report(fairboard: Fairboard) -> None:
         (["publish"], "nothing is materialized"),
         (["player", "nobody"], "No player 'nobody'"),
         (["leaderboard", "--window", "daily", "--season", "spring"], "there is no season 'spring'"),
+        (["leaderboard", "--window", "seasonal", "--season", "1800-01"], "There is no such board yet"),
+        (["leaderboard", "--window", "daily", "--season", "1800-01", "--json"], "There is no such board yet"),
+        (["leaderboard", "--window", "alltime"], "There is no such board yet"),
         (["materialize", "--from", "2026-05-02", "--to", "2026-05-01"], "ends (2026-05-01) before it starts"),
         (["materialize", "--from", "2026-05-01", "--to", "2026-05-01", "--select", "gold"], "there is no table gold"),
         (["simulate", "--url", "http://127.0.0.1:1", "--players", "1"], "took nothing"),
@@ -152,3 +156,68 @@ def test_keys_are_made_listed_without_their_secret_and_retired(fairboard: Fairbo
     fairboard("keys", "retire", "game", "--keep-newest")
     assert live_secrets(settings) == {"game": [second]}
     assert "no live secret of 'other'" in fairboard("keys", "retire", "other", status=1).stderr
+
+
+ESCAPE = "\x1b[31mred\x07 \x9b2J\u202eback\u2028line\nnext\ttab [bold]not bold[/] :heart: ü😀"
+
+
+def is_harmless(text: str) -> bool:
+    return all(sign.isprintable() or sign == "\n" for sign in text)
+
+
+def test_what_would_move_the_cursor_is_shown_as_its_escape(fairboard: Fairboard, land: Land) -> None:
+    event = progression("ann", "2026-05-01", 10)
+    event["payload"]["activity"] = ESCAPE
+    land([event])
+    shown = fairboard("sql", "SELECT activity FROM events").stdout
+    assert is_harmless(shown)
+    row = "".join(line.strip() for line in shown.splitlines()[2:])
+    assert row.replace(" ", "") == (r"\x1b[31mred\x07\x9b2J\u202eback\u2028line\nnext\ttab[bold]notbold[/]:heart:ü😀")
+    as_json = fairboard("sql", "SELECT activity FROM events", "--json").stdout
+    assert is_harmless(as_json)
+    assert msgspec.json.decode(as_json) == [{"activity": ESCAPE}]
+
+
+def test_what_is_refused_is_named_without_moving_the_cursor(fairboard: Fairboard, tmp_path: Path) -> None:
+    event = progression("ann", "2026-05-01", 10, type=ESCAPE)
+    done = fairboard("import", str(written(tmp_path / "events.ndjson", encode(event))), status=1)
+    assert "\\x1b[31mred" in done.stderr
+    assert is_harmless(done.stdout + done.stderr)
+
+
+def test_columns_and_sentences_hold_no_more_power_than_cells(fairboard: Fairboard) -> None:
+    assert is_harmless(fairboard("sql", f'SELECT 1 AS "{ESCAPE}"').stdout)
+    assert "[bold]not bold[/] :heart:" in fairboard("sql", 'SELECT 1 AS "[bold]not bold[/] :heart:"').stdout
+    assert is_harmless(fairboard("player", "nobody\x1b[2J", status=1).stderr)
+    assert is_harmless(fairboard("sql", f"SELECT '{ESCAPE}'::INTEGER", status=1).stderr)
+
+
+def test_numbers_have_the_digits_that_say_something(fairboard: Fairboard) -> None:
+    def row(sql: str) -> list[str]:
+        return fairboard("sql", sql).stdout.splitlines()[-1].split()
+
+    values = (
+        "0.0163::double a, 3.4e-50::double b, 3.141592653589793::double c, 0.10::decimal(5, 2) d, 12345 e, true f, 2::double g"
+    )
+    assert row(f"SELECT {values}") == ["0.0163", "3.4e-50", "3.141592653589793", "0.10", "12,345", "true", "2.0"]
+    assert row("SELECT sum(x)::hugeint * 10000000000000 FROM range(3) t(x)") == ["30,000,000,000,000"]
+
+
+def test_json_has_numbers_as_numbers(fairboard: Fairboard) -> None:
+    sql = "SELECT 0.1::decimal(5, 2) AS a, 12345678901234567890123.5::decimal(38, 3) AS b, 0.0163::double AS c, sum(3) AS d"
+    answer = fairboard("sql", sql, "--json").stdout
+    assert msgspec.json.decode(answer) == [{"a": 0.1, "b": 12345678901234567890123.5, "c": 0.0163, "d": 3}]
+    assert "12345678901234567890123.5" in answer
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0"), (-0.0, "-0.0"), (2.0, "2.0"), (0.0163, "0.0163"), (0.1 + 0.2, "0.3"), (-12.3456, "-12.35"),
+     (99.996, "100.0"), (1234.5678, "1,234.6"), (123456789.0, "123,456,789.0"), (3.2e-9, "3.2e-09"), (1e300, "1e+300"),
+     (float("nan"), "nan"), (float("-inf"), "-inf"), (0.0001, "0.0001"), (0.000123456, "0.0001235")],
+)  # fmt: skip
+def test_a_measured_value_never_reads_as_nothing_unless_it_is(
+    capsys: pytest.CaptureFixture[str], value: float, text: str
+) -> None:
+    table("", ["value"], [(value,)])
+    assert capsys.readouterr().out.split()[-1] == text

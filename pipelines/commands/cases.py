@@ -56,7 +56,7 @@ def show(case: Number, json: Json = False) -> None:
     if json:
         emit_json({"case": found, "evidence": evidence, "notes": notes, "verdicts": decided})
         return
-    out.print(f"case {found.id}, {'open' if found.is_open else 'closed'}: player {found.player_id}", markup=False)
+    out.print(f"case {found.id}, {'open' if found.is_open else 'closed'}: player {found.player_id}")
     events = [(e.event_date, e.rule, ", ".join(e.evidence)) for e in evidence if e.evidence and e.rule != "suspicion"]
     table("\nThe events", ["day", "rule", "event ids, the strongest first"], events)
     columns = ["day", "rule", "version", "observed", "usual", "of so many", "unit", "z", "q", "share"]
@@ -74,7 +74,7 @@ def assign(case: Number, to: Annotated[str, typer.Option(help="Who looks at it."
     """Hand a case to somebody."""
     with open_database(load_settings()).begin() as connection:
         cases.assign(connection, case, to, by=by, why=why)
-    out.print(f"case {case} is with {to}", markup=False)
+    out.print(f"case {case} is with {to}")
 
 
 def comment(case: Number, text: Annotated[str, typer.Argument(help="The remark.")], by: By) -> None:

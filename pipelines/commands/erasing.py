@@ -45,7 +45,7 @@ def forget_(
         emit_json(forgotten)
         return
     again = f"; {forgotten.first_day} to {forgotten.last_day} computed again" if forgotten.first_day else ""
-    table(f"Removed {player_id}{again}".replace("[", "\\["), ["from", "removed"], forgotten.removed.items(), right=["removed"])
+    table(f"Removed {player_id}{again}", ["from", "removed"], forgotten.removed.items(), right=["removed"])
     for sentence in [*forgotten.left, "Backups, logs and the previews in Dagster's run history are not touched."]:
         complain(sentence)
 

@@ -56,7 +56,7 @@ def report(
             f"Nothing was scored on {day.date()}: it has no events, or is not materialized. No file was written."
         )
     file.write_text(as_html(built), encoding="utf-8")
-    out.print(f"{file}: {built.suspects.height:,} players under suspicion on {day.date()}", markup=False)
+    out.print(f"{file}: {built.suspects.height:,} players under suspicion on {day.date()}")
 
 
 def _show_day(day: date, limit: int, *, json: bool) -> None:

@@ -29,7 +29,7 @@ def make(
     read: Annotated[bool, typer.Option("--read", help="A key to read boards with; it signs nothing.")] = False,
 ) -> None:
     """Add a secret to an id, and print it: this is the only time it is shown. Older secrets of the id stay live."""
-    out.print(make_key(load_settings(), key_id, "read" if read else "sign"), markup=False)
+    out.print(make_key(load_settings(), key_id, "read" if read else "sign"))
 
 
 def list_(json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False) -> None:
@@ -49,7 +49,7 @@ def retire(
     ] = False,
 ) -> None:
     """Retire the secrets of an id; they are refused within a second."""
-    out.print(f"retired {retire_keys(load_settings(), key_id, keep_newest)} of {key_id}", markup=False)
+    out.print(f"retired {retire_keys(load_settings(), key_id, keep_newest)} of {key_id}")
 
 
 def _moment(seconds: int | None) -> str | None:

@@ -48,7 +48,7 @@ def exclude(
             excluded_until=until.date() if until else None,
         )
     end = f"to {until.date()} (exclusive)" if until else "for good"
-    out.print(f"verdict {number}: {player} is excluded from {first.date()} {end}", markup=False)
+    out.print(f"verdict {number}: {player} is excluded from {first.date()} {end}")
     _follow(settings)
 
 
@@ -61,7 +61,7 @@ def reverse(
     settings = load_settings()
     with open_database(settings).begin() as connection:
         verdict = verdicts.reverse(connection, number, reversed_by=by, reason=why)
-    out.print(f"verdict {number} is reversed: {verdict.player_id} is back", markup=False)
+    out.print(f"verdict {number} is reversed: {verdict.player_id} is back")
     _follow(settings)
 
 
