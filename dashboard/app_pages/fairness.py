@@ -63,8 +63,8 @@ def show_judged(settings: Settings, day: date, rule: str | None, verdict: str) -
         rows, FAIRNESS, columns, name="Judged players", key=key, on_select=lambda: controls.follow_row(rows, key),
         height=420 if rows.height > SHOWN_ROWS else None,
     )  # fmt: skip
-    grids.download(
-        "CSV", lambda: grids.csv(queries.judged(settings, day, rule, verdict, limit=EVERYBODY)),
+    grids.download_csv(
+        lambda: queries.judged(settings, day, rule, verdict, limit=EVERYBODY),
         f"fairness-{day}-{verdict.replace(' ', '-')}.csv", key="judged_csv",
     )  # fmt: skip
 
@@ -169,7 +169,7 @@ def show_event_ids(settings: Settings, judgement: dict[str, Any]) -> None:
         names = ("event_id", "ts", "type", "delta_xp", "activity", "boss_id", "duration_ms", "item_id")
         config = {name: words[name] for name in names}
         st.dataframe(shown.select(list(config)), column_config=config, hide_index=True, alt="Evidence")
-        grids.download("CSV", lambda: grids.csv(shown), "evidence.csv", key=f"evidence-{judgement['rule']}")
+        grids.download_csv(lambda: shown, "evidence.csv", key=f"evidence-{judgement['rule']}")
 
 
 settings = controls.open_page("Fairness", "Who is under suspicion, and why. A flag is a question, not a verdict.")

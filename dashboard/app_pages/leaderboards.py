@@ -108,7 +108,7 @@ with left:
     st.subheader(f"The first {min(queries.TOP, figures['players'])}")
     show_rows(top, settings, "board")
     name = f"{board.window}-{board.season}-{board.start}.csv"
-    grids.download("The whole board as CSV", partial(queries.whole_board, settings, board), name, key="board_csv")
+    grids.download_csv(partial(queries.whole_board, settings, board), name, key="board_csv", text="The whole board as CSV")
 with right:
     st.subheader("Gaps", help="XP behind the leader.")
     show_gaps(top)

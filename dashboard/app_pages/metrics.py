@@ -158,7 +158,7 @@ def show_bosses(settings: Settings, day: date) -> None:
             extra={"events": grids.renamed(ACTIVITY_DAYS, "events", "Kills")},
             height=400 if rows.height > SHOWN_ROWS else None,
         )
-        grids.download("CSV", lambda: grids.csv(rows), f"kills-{day}.csv", key="kills_csv")
+        grids.download_csv(lambda: rows, f"kills-{day}.csv", key="kills_csv")
     with right:
         timed = rows.filter(pl.col("timed_kills") > 0)
         if timed.height:
@@ -182,7 +182,7 @@ def show_drops(settings: Settings, span: Days) -> None:
             "rate": st.column_config.NumberColumn("Per kill", help=meaning("drop_rate"), format="percent"),
         }
         grids.grid(rows, ACTIVITY_DAYS, columns, name="Drops", extra=extra, height=400 if rows.height > SHOWN_ROWS else None)
-        grids.download("CSV", lambda: grids.csv(rows), f"drops-{span.first}-{span.last}.csv", key="drops_csv")
+        grids.download_csv(lambda: rows, f"drops-{span.first}-{span.last}.csv", key="drops_csv")
     with right:
         by_rarity = rows.group_by("boss_id", "rarity", "kills").agg(pl.col("events").sum(), pl.col("rate").sum())
         st.altair_chart(metric_charts.rates(by_rarity), alt="Drops per kill by rarity")

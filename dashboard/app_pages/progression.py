@@ -54,7 +54,7 @@ def show_player(history: pl.DataFrame) -> None:
     with st.expander("Day by day"):
         columns = ["event_date", "xp_gained", "xp_total", "level_after", "level_ups"]
         grids.grid(history.reverse(), PROGRESSION, columns, name="Day by day", height=280)
-        grids.download("CSV", lambda: grids.csv(history), "progression.csv", key="history_csv")
+        grids.download_csv(lambda: history, "progression.csv", key="history_csv")
 
 
 settings = controls.open_page("Progression", "How far every player is, day by day.")

@@ -58,7 +58,7 @@ def show_answer(answer: analysts.Answer) -> None:
     st.caption(f"{rows.height:,} row(s) in {answer.seconds:.2f} s.{cut}")
     st.dataframe(rows, hide_index=True, row_height=32, placeholder="NULL", alt="Result")
     with st.container(horizontal=True):
-        grids.download("CSV", lambda: grids.csv(rows), "result.csv", key="result_csv")
+        grids.download_csv(lambda: rows, "result.csv", key="result_csv")
         grids.download("Parquet", lambda: parquet(rows), "result.parquet", key="result_parquet")
 
 

@@ -41,6 +41,12 @@ def leaderboard(
     """Who leads, or led: any window, as it stands or stood, from the lake."""
     with DuckDBEngine(load_settings()) as engine:
         standing = readings.leaderboard(engine, window, season, at.date() if at else None)
+        if not readings.is_played(engine, standing.window):
+            season_of = "" if window is WindowKind.ALLTIME else f" of season {standing.window.season}"
+            raise FairboardError(
+                f"There is no such board yet: no day{season_of} is materialized. "
+                "`fairboard materialize` computes the days that have events."
+            )
     top = entries(standing.board.head(limit))
     if json:
         emit_json(
@@ -125,7 +131,7 @@ def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json =
         emit_json({"playerId": player_id, "now": now, "days": records(days)})
         return
     missing = f"{now['xp_to_next']:,} XP to the next" if now["xp_to_next"] is not None else "the last there is"
-    out.print(f"{player_id}: level {now['level_after']}, {now['xp_total']:,} XP, {missing}", markup=False)
+    out.print(f"{player_id}: level {now['level_after']}, {now['xp_total']:,} XP, {missing}")
     columns = ["event_date", "xp_gained", "xp_total", "level_before", "level_after"]
     table("Last days played", columns, days.select(columns).head(10).iter_rows(), right=columns[1:])
 
@@ -136,7 +142,7 @@ def sql(statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's di
     if json:
         emit_json(records(answer.rows))
         return
-    table("", answer.rows.columns, answer.rows.iter_rows())
+    table("", answer.rows.columns, answer.rows.iter_rows(), exact=True)
     if answer.truncated:
         complain(f"Only the first {answer.rows.height:,} rows are shown; aggregate, or add a LIMIT of your own.")
 
@@ -171,8 +177,7 @@ def doctor(json: Json = False) -> None:
     else:
         for finding in findings:
             style = {"ok": "green", "look": "yellow", "wrong": "red"}[finding.state]
-            out.print(f"[{style}]{finding.state:>5}[/]  {finding.what}: ", end="")
-            out.print(finding.found, markup=False, end="")
-            out.print(f"  → {finding.todo}" if finding.todo else "", markup=False)
+            out.print(f"{finding.state:>5}", style=style, end="")
+            out.print(f"  {finding.what}: {finding.found}" + (f"  → {finding.todo}" if finding.todo else ""))
     if any(finding.state == "wrong" for finding in findings):
         raise typer.Exit(1)
