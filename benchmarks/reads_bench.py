@@ -190,7 +190,7 @@ def compare(http: Http, raw: Raw, keys: list[str], players: int, reads: int) -> 
 
     def safe(*commands: list[str], of: list[str]) -> list[Any]:
         """The replies of commands that see one publication of those boards."""
-        heads = [["HMGET", f"{key}:meta", "start", "published_at", "players", "revision"] for key in of]
+        heads = [["HMGET", f"{key}:meta", "start", "published_at", "players", "revision", "exact"] for key in of]
         replies: list[Any] = raw.ask([["MULTI"], *heads, *commands, ["EXEC"]])[-1]
         return replies[len(of) :]
 

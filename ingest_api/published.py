@@ -24,7 +24,7 @@ from warehouse.boards import TOP
 from warehouse.boards import Board as TopPage
 from warehouse.calendar import Calendar, Window
 
-_FIELDS: Final = (b"start", b"published_at", b"players", b"revision")
+_FIELDS: Final = (b"start", b"published_at", b"players", b"revision", b"exact")
 _TRIES: Final = 3
 _FRESH_S: Final = 0.1
 _KEPT_BYTES: Final = 16 * 1024 * 1024
@@ -171,11 +171,16 @@ class Published:
         return self._read_head(board, (await self._ask(_head_of(board.key), 1))[0])
 
     def _read_head(self, board: Board, values: Reply) -> Head | None:
-        """The metadata, or None where none is published, or that of another window: the day has just changed."""
+        """The metadata, or None where none is published, or that of another window: the day has just changed.
+
+        None, too, where the ZSET has not everybody's exact XP: all that is told of such a board comes from the warehouse.
+        """
         head, before, _ = self._heads.get(board.key, (None, None, 0.0))
         if head is None or values != before or head.window != board.window:
-            start, published_at, players, revision = cast("list[bytes | None]", values)
-            if start != str(board.window.start).encode() or published_at is None or players is None or revision is None:
+            start, published_at, players, revision, exact = cast("list[bytes | None]", values)
+            if start != str(board.window.start).encode() or exact != b"1":
+                return None
+            if published_at is None or players is None or revision is None:
                 return None
             tag = tag_of(board.window, f"{int(revision)}.{published_at.decode()}")
             head = Head(board.window, published_at.decode(), int(players), int(revision), tag)

@@ -1,5 +1,6 @@
 """Boards and progress in Redis, against a real server."""
 
+import math
 from datetime import date
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import Land, at, land_events, progression
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warehouse.boards import key_of, read_board, read_progress, scores
+from warehouse.boards import are_exact, key_of, read_board, read_progress, scores
 from warehouse.calendar import Calendar, Days, WindowKind
 from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, PUBLICATIONS, RECEIPTS, SUSPICIOUS_EVENTS, open_database
 from warehouse.embedded_redis import connect
@@ -54,12 +55,19 @@ def test_below_2_to_the_33_scores_keep_the_rank_order_and_the_whole_part(xp: lis
     assert (np.diff(score) < 0).all()
 
 
-@given(st.lists(st.integers(2**33, 2**53 - 2), min_size=1, max_size=50))
-def test_beyond_it_the_order_among_equals_gives_way_and_never_the_whole_part(xp: list[int]) -> None:
-    ranked = np.array(sorted([*xp, xp[0], xp[0]], reverse=True), dtype=np.int64)
+ANY_XP = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-(2**53), -1, 0, 7, 2**33, 2**50, 2**53 - 1, 2**53, 2**63 - 1])
+
+
+@given(st.lists(st.tuples(ANY_XP, st.integers(1, 300)), min_size=1, max_size=20))
+def test_the_order_holds_whatever_the_xp_and_an_inexact_number_is_known_to_be_one(runs: list[tuple[int, int]]) -> None:
+    ranked = np.array(sorted((xp for xp, equals in runs for _ in range(equals)), reverse=True), dtype=np.int64)
     score = scores(ranked)
-    assert np.array_equal(np.floor(score), ranked)
-    assert (np.diff(score) <= 0).all()
+    assert (np.diff(score) < 0).all()
+    told = [math.floor(one) for one in score.tolist()]
+    assert are_exact(score, ranked) <= (told == ranked.tolist())
+    assert max(abs(one - xp) for one, xp in zip(told, ranked.tolist(), strict=True)) <= len(ranked) * 2**11
+    if max(map(abs, ranked.tolist())) < 2**33:
+        assert are_exact(score, ranked)
 
 
 def test_who_joins_equals_later_moves_none_of_them() -> None:

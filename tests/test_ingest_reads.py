@@ -1,21 +1,25 @@
 """The read API through HTTP, over boards that were folded and published: from Redis, and the same from the warehouse."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import pytest
-from reads_fixtures import AWAY, ODD, PLAYERS, Game, published_game, reading
+from conftest import land_events
+from reads_fixtures import AWAY, ODD, PLAYERS, Game, event, published_game, reading
 
 from ingest_api.answers import percentile
 from ingest_api.openapi import READS
 from tests.ingest_fixtures import Service, wait_until
 from warehouse import readings
-from warehouse.calendar import WindowKind
+from warehouse.calendar import Days, WindowKind
 from warehouse.embedded_redis import connect
 from warehouse.engine import DuckDBEngine
+from warehouse.folds import FOLDS, fold
 
 DAILY = {"window": "daily"}
 NDJSON = {"accept": "application/x-ndjson"}
@@ -40,7 +44,7 @@ def without_redis(game: Game) -> Iterator[Service]:
 
 
 def get(running: Service, path: str, **params: Any) -> Any:
-    response = running.http.get(path, params=params)
+    response = running.http.get(path, params=params or None)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -322,3 +326,28 @@ def test_the_openapi_document_lists_what_answers(running: Service) -> None:
     around = document["paths"]["/leaderboard/around/{player}"]["get"]["parameters"]
     assert [one["name"] for one in around] == ["window", "season", "at", "limit", "player"]
     wait_until(lambda: running.http.get("/readyz").status_code == 200, "the service is well")
+
+
+def test_however_large_the_xp_there_is_one_order_and_one_number_everywhere(tmp_path: Path) -> None:
+    with published_game(tmp_path / "data") as game:
+        moment = int(time.time()) - 4 * 3600
+        ties = [event(f"tie{n:03}", moment + n % 7, 2**50) for n in range(300)]
+        land_events(game.settings, ties + [event(f"huge{n}", moment, 2**53 + n) for n in range(3)], "huge")
+        with DuckDBEngine(game.settings) as engine:
+            for name in FOLDS:
+                fold(engine, name, Days(game.today, game.today))
+        game.publish()
+        board = lake(game, WindowKind.DAILY)
+        key = f"lb:second:{WindowKind.DAILY}"
+        assert connect(game.settings).zrevrange(key, 0, -1) == [player for _, player, _ in board]
+        with reading(game) as service, reading(game, FAIRBOARD_REDIS_URL=AWAY) as without:
+            for limit in (100, 150, 1000):
+                for one in (service, without):
+                    assert lines(get(one, "/leaderboard", limit=limit)["entries"]) == board[:limit]
+            for rank, player, xp in [*board[:4], board[150], board[302], board[303], board[-1]]:
+                places = service.http.get(f"/players/{quote(player, safe='')}/rank").json()["ranks"]
+                assert [(place["rank"], place["score"]) for place in places if place["window"] == "daily"] == [(rank, xp)]
+                around = get(service, f"/leaderboard/around/{quote(player, safe='')}", limit=1)
+                assert lines(around["entries"]) == [(rank, player, xp)]
+            friends = get(service, "/leaderboard/players?ids=huge0,tie007")
+            assert lines(friends["entries"]) == [line for line in board if line[1] in ("huge0", "tie007")]

@@ -367,11 +367,11 @@ def test_what_is_due_is_what_runs_what_comes_next_and_what_has_not_expired(setti
     assert keys.index("lb:2026-05:daily:2026-05-31") < keys.index("lb:2026-06:daily")
 
 
-def test_more_equals_than_steps_share_the_last_score_and_keep_their_xp() -> None:
-    equals = scores(np.full(2**20 + 5, 7, dtype=np.int64))
-    assert np.array_equal(np.floor(equals), np.full(len(equals), 7.0))
-    assert (np.diff(equals[: 2**20]) < 0).all()
-    assert (equals[2**20 - 1 :] == 7.0).all()
+@pytest.mark.parametrize("xp", [-7, -1, 0, 1, 7, 10_000])
+def test_more_equals_than_the_usual_steps_are_in_order_and_keep_their_xp(xp: int) -> None:
+    equals = scores(np.full(2**20 + 5, xp, dtype=np.int64))
+    assert np.array_equal(np.floor(equals), np.full(len(equals), float(xp)))
+    assert (np.diff(equals) < 0).all()
 
 
 @pytest.mark.parametrize("xp", [-5, -(2**33) + 1, 0, 2**33 - 1])

@@ -17,10 +17,12 @@ import polars as pl
 import redis
 
 from warehouse.calendar import Calendar, Window, WindowKind, iso
-from warehouse.errors import StoreUnavailable
+from warehouse.errors import FairboardError, StoreUnavailable
 
 TOP = 100
 FRACTION, EXACT_XP = 2.0**-20, 2**33  # a double has 53 bits: 33 for the XP, 20 for the order among equals
+EQUALS, EXACT_DOUBLE = 2**20, 2**53
+SCORING = 2  # of `scores`: boards that another one made are published anew
 EXPIRY = {
     WindowKind.DAILY: timedelta(days=2),
     WindowKind.WEEKLY: timedelta(days=14),
@@ -47,7 +49,10 @@ class Entry(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class BoardMeta(msgspec.Struct, frozen=True):
-    """What a reader must know of a board beside its entries. Times are ISO 8601 in UTC; `end` is exclusive."""
+    """What a reader must know of a board beside its entries. Times are ISO 8601 in UTC; `end` is exclusive.
+
+    `exact` is 1 where the whole part of every score of the ZSET is the XP, else 0: order and page hold all the same.
+    """
 
     window: str
     season: str
@@ -58,6 +63,7 @@ class BoardMeta(msgspec.Struct, frozen=True):
     watermark: str
     players: int
     revision: int
+    exact: int = 1
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -113,24 +119,46 @@ def node_of(client: Client, key: str) -> redis.Redis:
 
 
 def scores(xp: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """ZSET scores of a board in rank order: the whole part is the XP, the fraction falls along players of equal XP.
+    """ZSET scores of a board in rank order, each below the one before: the order in Redis is the board's, whatever the XP.
 
-    The k-th of equals gets 1 - k·2⁻²⁰, so that who joins them later moves none of them. From 2³³ XP on a double has fewer than
-    20 bits left: the step grows to what it can hold, and when the steps are used up the fraction is 0 and equal XP is ordered
-    by player id, descending, as Redis does. The whole part stays exact up to 2⁵³.
+    The whole part is the XP, and the fraction falls along players of equal XP: the k-th of them gets 1 - k·2⁻²⁰, so that who
+    joins them later moves none of them. On a board with more than 2²⁰ equals the step is the finest that a double can hold, and
+    from 2³³ XP on the finest there. Where even those do not suffice, a score is the next double below the one before, and its
+    whole part may be below the XP (see `are_exact`).
     """
     tied = np.flatnonzero(xp[1:] == xp[:-1]) + 1
     first = np.flatnonzero(np.diff(tied, prepend=-1) != 1)  # of each run of them, in `tied`
     place = np.ones(len(xp))
     place[tied] = np.arange(len(tied)) - np.repeat(first, np.diff(first, append=len(tied))) + 2
     step: float | npt.NDArray[np.float64] = FRACTION
-    if len(xp) and max(abs(xp[0]), abs(xp[-1])) >= EXACT_XP:
-        step = np.maximum(FRACTION, np.spacing(np.abs(xp).astype(np.float64)))
+    many = len(tied) >= EQUALS and bool(place.max() > EQUALS)
+    if many or (len(xp) and max(abs(int(xp[0])), abs(int(xp[-1]))) >= EXACT_XP):
+        finest = np.spacing(np.maximum(np.abs(xp.astype(np.float64)), 1.0))
+        step = finest if many else np.maximum(FRACTION, finest)
     # Each array of a million is a millisecond: this one is used again and again.
     fraction: npt.NDArray[np.float64] = np.multiply(place, step, out=place)
     np.subtract(1.0, fraction, out=fraction)
     np.maximum(fraction, 0.0, out=fraction)
-    return np.add(xp, fraction, out=fraction)
+    score = np.add(xp, fraction, out=fraction)
+    return score if bool((score[1:] < score[:-1]).all()) else _falling(score)
+
+
+def _falling(score: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The highest scores that fall and are nowhere above these.
+
+    Doubles are in the order of their bits read as integers, but for the negative ones, whose bits run the other way.
+    """
+    bits = (score + 0.0).view(np.int64)
+    numbers = bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+    place = np.arange(len(score))
+    falling = np.minimum.accumulate(numbers + place) - place
+    return (falling ^ ((falling >> 63) & np.int64(2**63 - 1))).view(np.float64)
+
+
+def are_exact(score: npt.NDArray[np.float64], xp: npt.NDArray[np.int64]) -> bool:
+    """Whether the whole part of every score is the XP."""
+    largest = max(abs(int(xp[0])), abs(int(xp[-1]))) if len(xp) else 0
+    return largest < EXACT_DOUBLE and bool((np.floor(score) == xp).all())
 
 
 def read_board(client: Client, key: str, limit: int = TOP) -> Board | None:
@@ -140,6 +168,7 @@ def read_board(client: Client, key: str, limit: int = TOP) -> Board | None:
     ranks and scores from the ZSET, read again until it is of the same publication as the page.
 
     Raises:
+        FairboardError: XP of more than `TOP` is asked for, and Redis has not all of it exactly.
         StoreUnavailable: a hundred readings met a hundred publications.
     """
     for _ in range(READINGS):
@@ -149,6 +178,10 @@ def read_board(client: Client, key: str, limit: int = TOP) -> Board | None:
         board = msgspec.json.decode(page, type=Board)
         if limit <= TOP:
             return Board(board.meta, board.entries[:limit])
+        if not board.meta.exact:
+            raise FairboardError(
+                f"Redis does not have the exact XP of all on {key}; the warehouse has (`fairboard leaderboard`)."
+            )
         with node_of(client, key).pipeline(transaction=True) as pipe:
             pipe.hget(stamp_key(key), "revision")
             pipe.zrevrange(key, 0, limit - 1, withscores=True)

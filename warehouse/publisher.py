@@ -12,7 +12,7 @@ import polars as pl
 import redis
 import sqlalchemy as sa
 
-from warehouse.boards import ENTRY_COLUMNS, EXPIRY, TOP, key_of
+from warehouse.boards import ENTRY_COLUMNS, EXPIRY, SCORING, TOP, key_of
 from warehouse.calendar import ONE_DAY, Calendar, Days, Window, WindowKind
 from warehouse.database import PUBLICATIONS
 from warehouse.embedded_redis import REDIS_ERRORS
@@ -54,7 +54,7 @@ def publish_boards(engine: Engine, outlets: Outlets, *, whole: bool = False) -> 
     with engine.lake.lock("boards"):
         there = standings(outlets.redis, sorted({*due.values(), *(window.redis_key for window in due)}))
         for window, key in due.items():
-            source = f"{engine.lake.fingerprint(LEADERBOARDS, window.partition)}:{window.end}"
+            source = f"{engine.lake.fingerprint(LEADERBOARDS, window.partition)}:{window.end}:{SCORING}"
             if not whole and _is_current(there[key], window, source, today):
                 continue
             try:

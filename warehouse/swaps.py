@@ -20,6 +20,7 @@ from warehouse.boards import (
     Board,
     BoardMeta,
     Client,
+    are_exact,
     entries,
     meta_key,
     node_of,
@@ -171,7 +172,9 @@ def publish_board(
     Raises:
         redis.RedisError: the old board stays.
     """
-    members = xp.select("player_id", score=pl.Series(scores(xp["xp"].to_numpy()))).with_columns(hash=_HASH)
+    score = scores(xp["xp"].to_numpy())
+    exact = are_exact(score, xp["xp"].to_numpy())
+    members = xp.select("player_id", score=pl.Series(score)).with_columns(hash=_HASH)
     stamp = Stamp(0, str(window.start), source, members.height, f"{_checksum(members):016x}")
     node = node_of(client, key)
     with Wire(node) as wire:
@@ -184,7 +187,7 @@ def publish_board(
             wire.ask(("WATCH", key, stamp_key(key)))
             before = standings(client, [key])[key]
         stamp = msgspec.structs.replace(stamp, revision=before.revision + 1)
-        meta = _meta(window, calendar, stamp, watermark, now)
+        meta = _meta(window, calendar, stamp, watermark, now, exact=exact)
         ttl = _ttl(window, calendar, now)
         swap: list[Command] = [*(_whole(key, members) if changes is None else _in_place(key, changes))]
         swap += [("HSET", stamp_key(key), *_flat(stamp)), ("EXPIRE", key, ttl), ("EXPIRE", stamp_key(key), ttl)]
@@ -297,7 +300,7 @@ def zadds(key: str, members: pl.DataFrame) -> Iterator[bytes]:
         yield b"*%d\r\n$4\r\nZADD\r\n$%d\r\n%b\r\n%b" % (2 + 2 * chunk.height, len(name), name, pairs.encode())
 
 
-def _meta(window: Window, calendar: Calendar, stamp: Stamp, watermark: int | None, now: float) -> BoardMeta:
+def _meta(window: Window, calendar: Calendar, stamp: Stamp, watermark: int | None, now: float, *, exact: bool) -> BoardMeta:
     endless = window.kind is WindowKind.ALLTIME
     return BoardMeta(
         window=str(window.kind),
@@ -309,6 +312,7 @@ def _meta(window: Window, calendar: Calendar, stamp: Stamp, watermark: int | Non
         watermark="" if watermark is None else iso(watermark),
         players=stamp.players,
         revision=stamp.revision,
+        exact=int(exact),
     )
 
 
