@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except FairboardError as error:
-        complain(str(error))
+        complain(str(error), keep="\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -42,9 +42,9 @@ class _Terminal(Console):
 out = _Terminal(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
-def complain(sentence: str) -> None:
-    """A line on stderr, never wrapped."""
-    print(shown(sentence, keep="\n"), file=sys.stderr)
+def complain(sentence: str, keep: str = "") -> None:
+    """A line on stderr, never wrapped; lines, where line breaks are kept (see `shown`)."""
+    print(shown(sentence, keep), file=sys.stderr)
 
 
 def emit_json(value: Any) -> None:

@@ -181,7 +181,9 @@ def test_what_would_move_the_cursor_is_shown_as_its_escape(fairboard: Fairboard,
 def test_what_is_refused_is_named_without_moving_the_cursor(fairboard: Fairboard, tmp_path: Path) -> None:
     event = progression("ann", "2026-05-01", 10, type=ESCAPE)
     done = fairboard("import", str(written(tmp_path / "events.ndjson", encode(event))), status=1)
-    assert "\\x1b[31mred" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert r"\x1b[31mred" in line
+    assert r"\nnext" in line
     assert is_harmless(done.stdout + done.stderr)
 
 
