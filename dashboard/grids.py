@@ -139,7 +139,7 @@ def csv(frame: pl.DataFrame) -> bytes:
 
 def _guarded(columns: Any) -> pl.Expr:
     at_start = pl.col(columns).str.replace(r"^([\t\r\n])", "'$1")
-    return at_start.str.replace_all(r"""(^|[,;"\t\r\n])([-=+@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])""", "$1'$2")
+    return at_start.str.replace_all(r"""(^|[,;"\t\r\n])([\p{C}\s]*[-=+@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])""", "$1'$2")
 
 
 def _as_words(column: pl.Series) -> pl.Series:
