@@ -154,8 +154,9 @@ def test_what_needs_more_memory_than_there_is_ends_with_a_sentence_and_status_1(
 
 @pytest.mark.parametrize(("sql", "says"), [("SELECT repeat('a', 100000000)", "one row alone is larger than 64 MiB"),
                                            (f"SELECT {'[' * 900}1{']' * 900}", "nested too deep"),
+                                           ("SELECT '\udcff'", "not UTF-8"),
                                            (f"SELECT '{'a' * 2_000_000}'", "1,048,576 characters at most")])  # fmt: skip
-def test_what_is_too_large_says_in_what(game_lake: Settings, sql: str, says: str):
+def test_what_is_too_large_or_no_text_says_so(game_lake: Settings, sql: str, says: str):
     with pytest.raises(FairboardError, match=says):
         ask(game_lake, sql)
 

@@ -293,6 +293,13 @@ def test_a_top_page_of_another_publication_is_not_served(running: Service, game:
     game.publish("publications")
 
 
+def test_a_board_that_an_older_version_published_is_not_taken_to_be_exact(running: Service, game: Game) -> None:
+    connect(game.settings).hdel("lb:second:daily:meta", "exact")
+    wait_until(lambda: source(running, "/leaderboard") == "warehouse", "that is known")
+    game.publish_anew()
+    assert source(running, "/leaderboard") == "redis"
+
+
 def test_a_whole_board_is_ndjson(running: Service, game: Game) -> None:
     response = running.http.get("/leaderboard?window=alltime", headers=NDJSON)
     assert response.headers["content-type"] == "application/x-ndjson"

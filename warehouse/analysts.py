@@ -61,6 +61,10 @@ def ask(settings: Settings, sql: str, *, max_rows: int = MAX_ROWS, timeout_s: fl
     """
     if len(sql) > MAX_STATEMENT:
         raise FairboardError(f"a statement has {MAX_STATEMENT:,} characters at most, and this {len(sql):,}; nothing was run.")
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise FairboardError("the statement is not UTF-8; nothing was run.") from None
     started = perf_counter()
     lake, memory = Lake(settings.lake_dir, settings.timezone), settings.memory_limit or MEMORY
     with _turns, TemporaryDirectory(prefix="sql.", dir=lake.scratch) as spill, _Process(timeout_s, memory) as process:
