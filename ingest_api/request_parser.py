@@ -204,6 +204,8 @@ class RequestParser:
         request.method = self._parser.get_method()
         request.version = self._parser.get_http_version()
         request.keep_alive = self._parser.should_keep_alive()
+        if request.version == "1.0" and b"close" in request.headers.get(b"connection", b"").lower():
+            request.keep_alive = False  # llhttp lets keep-alive win
         request.path, _, request.query = request.path.partition(b"?")
         headers = request.headers
         if request.version not in _VERSIONS:

@@ -178,6 +178,8 @@ def test_http_1_0_is_kept_alive_where_it_asks_and_closed_where_not(running: Serv
     received = _raw(running, asks, b"GET /healthz HTTP/1.0\r\n\r\n")
     assert _statuses(received) == [b"200", b"200"]
     assert received.count(b"connection: keep-alive") == received.count(b"connection: close") == 1
+    both = asks.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    assert _statuses(_raw(running, both, asks)) == [b"200"]
 
 
 def test_a_100_comes_in_its_turn_and_never_to_http_1_0(running: Service) -> None:
