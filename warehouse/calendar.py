@@ -224,12 +224,12 @@ def read_seasons(path: Path) -> list[Season]:
         SettingsError: it cannot be read, an id cannot be part of a key, or seasons overlap.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [
                 Season(row["id"], date.fromisoformat(row["start"]), date.fromisoformat(row["end"]))
                 for row in csv.DictReader(file)
             ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise SettingsError(
             f"FAIRBOARD_SEASONS: {path} is no season calendar ({error!r}). "
             "Give `month`, `year`, or a CSV with the columns id,start,end and ISO dates."

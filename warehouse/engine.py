@@ -25,6 +25,7 @@ from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
 from warehouse.verdicts import exclusions
+from warehouse.watching import Unwatched, Watch
 
 MODELS = Path(__file__).parent / "models"
 
@@ -66,6 +67,7 @@ class Engine(ABC):
         self.settings = settings
         self.lake = Lake(settings.lake_dir, settings.timezone)
         self.calendar = Calendar.of(settings)
+        self.watch: Watch = Unwatched()
 
     def __enter__(self) -> Self:
         return self

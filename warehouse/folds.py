@@ -63,7 +63,10 @@ def events(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     lake, today = engine.lake, engine.calendar.day_of(int(time.time()))
-    done = [settle(engine.duckdb, keys, closed=_day(keys) < today) for keys in lake.partitions(EVENTS, days)]
+    done = []
+    for keys in lake.partitions(EVENTS, days):
+        done.append(settle(engine.duckdb, keys, closed=_day(keys) < today))
+        engine.watch.reach(len(done))
     found = count_landed(engine.duckdb, days)
     rejects = lake.partitions(REJECTS, days)
     if found.conflicts or any((lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
@@ -228,12 +231,21 @@ def fold(engine: Engine, table: str, days: Days) -> Folded:
     Whoever reads `events` keeps its files from being merged meanwhile.
     """
     lake = engine.lake
+    engine.watch.begin(table, _partitions(engine, table, days))
     if table == EVENTS.name:
         with lake.lock(table):
             return events(engine, days)
     with lake.lock(table), lake.lock(EVENTS.name, shared=True):
         lake.sweep(table)
         return FOLDS[table](engine, days)
+
+
+def _partitions(engine: Engine, table: str, days: Days) -> int:
+    """How many partitions a fold will write, about: for those who watch."""
+    if table == LEADERBOARDS.name:
+        return len(windows_of(engine, days))
+    active = days_of(engine, EVENTS, days)
+    return len({day.replace(day=1) for day in active}) if table == PLAYER_MONTHS.name else len(active)
 
 
 def stale_days(engine: Engine) -> list[date]:
@@ -335,6 +347,7 @@ def _replace(
         staged.append(engine.lake.stage(table, rows, keys, name, inputs.get(keys[table.date_column], "")))
         written.append(keys)
         folded.rows += rows.num_rows
+        engine.watch.reach(len(staged))
     folded.partitions = len(staged)
     folded.changed = engine.lake.commit(staged)
     for keys in existing:

@@ -38,8 +38,8 @@ class FileRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was recorded when a file was written.
 
     `inputs` is the fingerprint of what a derived partition was computed from. A compacted file has the digests of the files
-    that it stands for, the rows that they had (`landed`) and the distinct event ids that it holds (`ids`); `closed` says that
-    its day was over when it was made.
+    that it stands for, the rows that they had (`landed`) and the distinct event ids that it holds (`ids`; 0 where nobody
+    counted them); `closed` says that it was all of its day, and the day over, when it was made.
     """
 
     rows: int

@@ -40,7 +40,13 @@ def rewards(path: Path) -> pa.Table:
     Raises:
         SettingsError: the file cannot be read so.
     """
-    return _read_csv(path, {"level": pl.Int64, "reward": pl.String}).to_arrow(compat_level=pl.CompatLevel.oldest())
+    paid = _read_csv(path, {"level": pl.Int64, "reward": pl.String})
+    if paid.null_count().sum_horizontal().item():
+        raise SettingsError(
+            f"FAIRBOARD_REWARDS_FILE: {path} is no list of rewards; nothing was computed. "
+            "Every line has a level and what it pays."
+        )
+    return paid.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def fairness_rules(path: Path) -> pa.Table:
@@ -73,4 +79,5 @@ def _read_csv(path: Path, columns: dict[str, type[pl.DataType]]) -> pl.DataFrame
     try:
         return pl.read_csv(path, schema_overrides=columns).select(list(columns))
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise SettingsError(f"{path} cannot be read as {', '.join(columns)}: {error}. Nothing was computed.") from error
+        reason = str(error).partition("\n")[0]
+        raise SettingsError(f"{path} cannot be read as {', '.join(columns)}: {reason}. Nothing was computed.") from error

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from pipelines.output import emit_json, out, table
+from pipelines.progress import shown
 from warehouse.calendar import Days
 from warehouse.engine import open_engine
 from warehouse.errors import FairboardError
+from warehouse.fairness.rules import check_small_tables
 from warehouse.folds import FOLDS, fold
 from warehouse.outlets import Outlets
 from warehouse.publications import PUBLISHED, publish, publish_all
@@ -33,7 +35,8 @@ def materialize(
     if unknown := set(select or ()) - set(FOLDS):
         raise FairboardError(f"--select: there is no table {', '.join(sorted(unknown))}; there are {', '.join(FOLDS)}.")
     days = Days(first.date(), last.date())
-    with open_engine(load_settings()) as engine:
+    with open_engine(load_settings()) as engine, shown() as engine.watch:
+        check_small_tables(engine)
         done = [fold(engine, name, days) for name in FOLDS if not select or name in select]
     if json:
         emit_json(done)

@@ -10,6 +10,7 @@ from ingest_api.client import SignedClient
 from ingest_api.keys import ensure_demo_key
 from pipelines import play
 from pipelines.output import complain, emit_json, out
+from pipelines.progress import shown
 from pipelines.simulation import Scenario, Simulation
 from warehouse.calendar import Calendar, Days
 from warehouse.errors import FairboardError
@@ -33,13 +34,13 @@ def import_(
     """Load history, through the checks of the service but for the 30 days. Bad lines are named; the rest is imported."""
     settings = load_settings()
     lake, calendar = Lake(settings.lake_dir, settings.timezone), Calendar.of(settings)
-    imported = [import_file(lake, calendar, path) for path in files]
+    with shown() as watch:
+        imported = [import_file(lake, calendar, path, watch) for path in files]
     if json:
         emit_json([_summary(one) for one in imported])
     for one in imported:
         if not json:
-            days = f"{min(one.days)} to {max(one.days)}" if one.days else "no day"
-            out.print(f"{one.path}: {one.accepted:,} events on {len(one.days):,} days ({days}), {len(one.rejected):,} rejected")
+            out.print(f"{one.path}: {_sentence(one)}", markup=False, soft_wrap=True)
             if one.days and min(one.days) < settings.first_day:
                 out.print(
                     f"  Dagster shows days from {settings.first_day} on; set FAIRBOARD_FIRST_DAY={min(one.days)} for all."
@@ -80,6 +81,15 @@ def simulate(
         out.print(tally.sentence())
     if tally.sent != tally.accepted + tally.duplicates + tally.rejected:
         raise FairboardError("The service's counts do not add up to what was sent; keep DATA_DIR and report this.")
+
+
+def _sentence(one: Imported) -> str:
+    span = f" ({Days(min(one.days), max(one.days))})" if one.days else ""
+    return f"{_count(one.accepted, 'event')} on {_count(len(one.days), 'day')}{span}, {len(one.rejected):,} rejected"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _summary(one: Imported) -> dict[str, object]:

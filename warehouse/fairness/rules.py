@@ -58,6 +58,17 @@ class Threshold(msgspec.Struct, frozen=True):
     reason: str
 
 
+def check_small_tables(engine: Engine) -> None:
+    """Read level curve, rewards and rules before anything is computed, of which some tables would be new and some old.
+
+    Raises:
+        SettingsError: one of them cannot be used; nothing was computed.
+    """
+    engine.bind_levels()
+    engine.bind_rewards()
+    thresholds(engine)
+
+
 def thresholds(engine: Engine) -> dict[str, Threshold]:
     """The newest version of each rule, by id; binds `fairness_rules`.
 
@@ -66,8 +77,11 @@ def thresholds(engine: Engine) -> dict[str, Threshold]:
     """
     engine.bind_rules()
     rows = frame(engine.query("SELECT * FROM fairness_rules")).to_dicts()
-    found = {row["rule"]: Threshold(**row) for row in rows}
     where = f"FAIRBOARD_RULES_FILE: {engine.settings.rules_file}"
+    try:
+        found = {row["rule"]: msgspec.convert(row, Threshold) for row in rows}
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{where} has an empty cell where none belongs ({error}); nothing was computed.") from None
     if set(found) != set(RULES):
         raise SettingsError(
             f"{where} must have every rule and no other; nothing was computed. "
