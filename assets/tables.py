@@ -3,7 +3,8 @@
 What belongs here: names, partitions, dependencies, metadata. What does not: how a table is computed (`warehouse.folds`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime
 
 import dagster as dg
 
@@ -22,6 +23,15 @@ GROUP = "warehouse"
 def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
     """One partition a day from FIRST_DAY on, today included, in the deployment's time zone."""
     return dg.DailyPartitionsDefinition(start_date=str(settings.first_day), timezone=settings.timezone, end_offset=1)
+
+
+def partitions_among(settings: Settings, days: Iterable[date], at: datetime | None = None) -> set[date]:
+    """Of those days the ones that are partitions at that moment, by default now.
+
+    Dagster stops at a key that is none. An event may be 5 minutes ahead, and so of tomorrow; others lie before FIRST_DAY.
+    """
+    with dg.partition_loading_context(at):
+        return {day for day in days if daily_partitions(settings).has_partition_key(str(day))}
 
 
 def days_of(context: dg.AssetExecutionContext) -> Days:

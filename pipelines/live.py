@@ -11,6 +11,7 @@ from datetime import date
 
 import dagster as dg
 
+from assets.tables import partitions_among
 from warehouse.calendar import ONE_DAY, Calendar
 from warehouse.engine import open_engine
 from warehouse.errors import FairboardError
@@ -124,7 +125,7 @@ class Follower:
         """Tell Dagster what was materialized since the last time: booking it each time would cost a third of a refresh."""
         tally, self._tally = self._tally, Tally()
         metadata = tally.metadata()
-        for day in sorted(tally.days):
+        for day in sorted(partitions_among(self._settings, tally.days)):
             for table in FOLDED:
                 self._report_event(dg.AssetMaterialization(table, partition=str(day)))
         if tally.published:

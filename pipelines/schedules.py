@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
+from assets.tables import partitions_among
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import behind_days, stale_days
 from warehouse.settings import Settings
@@ -30,21 +31,22 @@ def refresh_schedule() -> dg.ScheduleDefinition:
     def refresh(
         context: dg.ScheduleEvaluationContext, settings: dg.ResourceParam[Settings]
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        tick = context.scheduled_execution_time
         running = dg.RunsFilter(job_name=DAY_JOB, statuses=[dg.DagsterRunStatus.QUEUED, *IN_PROGRESS])
         if context.instance.get_runs_count(running):
             yield dg.SkipReason("The runs of an earlier tick are still at it.")
             return
         with DuckDBEngine(settings) as engine:
             # The live job folds player_days within seconds; progression tells how far the rest of the graph has come.
-            days = {*stale_days(engine), *behind_days(engine)}
-            stale = {day for day in days if day >= settings.first_day}
-            today = engine.calendar.day_of(int(context.scheduled_execution_time.timestamp()))
-        due = stale | failed_days(context.instance, context.scheduled_execution_time - RETRIED_FOR)
-        if today not in due:
+            stale = {*stale_days(engine), *behind_days(engine)}
+            today = engine.calendar.day_of(int(tick.timestamp()))
+        # Dagster asks which days are partitions at the tick's time, however late it runs.
+        due = partitions_among(settings, stale | failed_days(context.instance, tick - RETRIED_FOR), tick)
+        if today not in due and partitions_among(settings, [today], tick):
             yield dg.RunRequest(run_key=f"new day {today}", partition_key=str(today))
         for day in sorted(due, reverse=True)[:DAYS_A_TICK]:
             # The tick is part of the key: a day may be asked for any number of times.
-            yield dg.RunRequest(run_key=f"{day} at {context.scheduled_execution_time}", partition_key=str(day))
+            yield dg.RunRequest(run_key=f"{day} at {tick}", partition_key=str(day))
 
     return refresh
 

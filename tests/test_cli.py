@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -78,6 +79,16 @@ def test_reading_commands_give_json(fairboard: Fairboard, land: Land) -> None:
     states = {one["what"]: one["state"] for one in msgspec.json.decode(fairboard("doctor", "--json").stdout)}
     assert states["lake"] == states["fresh"] == "ok"
     assert states["redis"] == "look"
+
+
+def test_the_board_shown_is_of_a_day_that_has_begun(fairboard: Fairboard, land: Land) -> None:
+    """Minutes before midnight an event may be of tomorrow."""
+    today = datetime.now(UTC).date()
+    tomorrow = today + timedelta(days=1)
+    land([progression("ann", str(today), 1, "00:00:01"), progression("bob", str(tomorrow), 9, "00:00:01")])
+    fairboard("materialize", "--from", str(today), "--to", str(tomorrow))
+    board = msgspec.json.decode(fairboard("leaderboard", "--window", "daily", "--json").stdout)
+    assert [entry["playerId"] for entry in board["entries"]] == ["ann"]
 
 
 def test_selected_tables_only(fairboard: Fairboard, land: Land, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -106,6 +106,40 @@ def test_the_schedule_asks_for_days_with_new_events_and_for_each_new_day(
     land_events(settings, [progression("ann", "2026-05-01", 10), progression("ann", "2026-05-02", 10)])
     now = datetime(2026, 5, 3, 0, 5, tzinfo=UTC)
     assert requested(settings, instance, now) == ["2026-05-03", "2026-05-02", "2026-05-01"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "tick", "today", "tomorrow"),
+    [
+        ("UTC", datetime(2026, 5, 2, 23, 55, tzinfo=UTC), "2026-05-02", "2026-05-03"),
+        ("Asia/Kolkata", datetime(2026, 5, 2, 18, 25, tzinfo=UTC), "2026-05-02", "2026-05-03"),
+        ("America/Santiago", datetime(2026, 9, 6, 3, 55, tzinfo=UTC), "2026-09-05", "2026-09-06"),  # whose midnight is left out
+    ],
+)
+def test_a_tick_that_runs_late_asks_for_no_day_that_had_not_begun(
+    settings: Settings, instance: dg.DagsterInstance, zone: str, tick: datetime, today: str, tomorrow: str
+) -> None:
+    settings = settings.model_copy(update={"timezone": zone})
+    behind_midnight = int(tick.timestamp()) + 360
+    events = [
+        progression("ann", today, 1),
+        *(progression("bob", today, 1) | {"ts": ts} for ts in (behind_midnight, 17_776_368_000)),
+    ]
+    land_events(settings, events)
+    assert requested(settings, instance, tick) == [today]
+    assert requested(settings, instance, tick + timedelta(minutes=5)) == [tomorrow, today]
+
+
+def test_no_tick_asks_for_a_day_before_the_first(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
+    """A failed run of a day that FIRST_DAY leaves out since, and a FIRST_DAY that has not come."""
+    now = datetime.now(UTC)
+    land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
+    away = redis_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    job = build_definitions({"settings": away}).resolve_job_def("day")
+    assert not job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False).success
+    later = redis_settings.model_copy(update={"first_day": now.date()})
+    assert requested(later, instance, now) == [now.date().isoformat()]
+    assert requested(later.model_copy(update={"first_day": now.date() + timedelta(days=9)}), instance, now) == []
 
 
 def test_a_day_whose_boards_could_not_be_published_is_asked_for_again(

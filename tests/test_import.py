@@ -97,6 +97,7 @@ def flipped(content: bytes, at: int) -> bytes:
         (NAMELESS[0].decode().encode("utf-16"), "is text in UTF-16"),
         (PARQUET.getvalue()[:-20], "is damaged: "),
     ],
+    ids=["cut", "cut in its head", "sum", "block", "behind", "zstd", "gzip twice", "packed Parquet", "UTF-16", "cut Parquet"],
 )
 def test_a_file_that_cannot_be_read_is_named_and_nothing_of_it_imported(
     fairboard: Fairboard, tmp_path: Path, settings: Settings, content: bytes, sentence: str

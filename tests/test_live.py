@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -79,6 +79,13 @@ def test_the_boards_follow_the_events_and_dagster_is_told(quick: Settings, insta
     assert event.asset_materialization
     assert event.asset_materialization.metadata["refreshes"].value > 2
     assert {one.what: one.state for one in examine(quick)}["live"] == "ok"
+
+
+def test_dagster_is_told_of_no_day_that_has_not_begun(quick: Settings, instance: dg.DagsterInstance) -> None:
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    land_events(quick, [progression("ann", today(), 1, "00:00:01"), progression("ann", str(tomorrow), 1, "00:00:01")])
+    assert run(quick, instance).success
+    assert instance.get_materialized_partitions(dg.AssetKey("player_days")) == {today()}
 
 
 def test_trouble_is_in_the_doctors_report_and_fails_the_run_after_a_while(

@@ -3,6 +3,7 @@
 What does not belong here: how an answer is shown, and Redis (`boards.py`).
 """
 
+import time
 from dataclasses import dataclass
 from datetime import date
 
@@ -26,8 +27,9 @@ class Standing:
 
 
 def last_day(engine: Engine, bound: date = date.max) -> date | None:
-    """The last day up to `bound` that has been folded."""
-    return max(days_of(engine, PLAYER_DAYS, Days(date.min, bound)), default=None)
+    """The last day up to `bound` and today that has been folded: minutes before midnight tomorrow may have its first event."""
+    today = engine.calendar.day_of(int(time.time()))
+    return max(days_of(engine, PLAYER_DAYS, Days(date.min, min(bound, today))), default=None)
 
 
 def leaderboard(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> Standing:
