@@ -15,8 +15,8 @@ demo: setup ## play a game through the whole system and show what came out
 
 up: export DAGSTER_HOME := $(DATA)/dagster
 up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard :8501
-	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
-	@dagster instance info > /dev/null # makes Dagster's databases: the web server and the daemon at once would spoil them
+	@umask 077; mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
+	@umask 077; dagster instance info > /dev/null # makes Dagster's databases: the web server and the daemon at once would spoil them
 	@echo "API http://127.0.0.1:8080   Dagster http://127.0.0.1:3000   dashboard http://127.0.0.1:8501   Ctrl-C stops all"
 	@honcho start; status=$$?; [ $$status -eq 130 ] || exit $$status
 

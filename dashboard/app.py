@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard import grids
 from warehouse.errors import FairboardError
+from warehouse.privacy import keep_private
 
 HERE = Path(__file__).parent
 PAGES = (
@@ -18,6 +19,7 @@ PAGES = (
     ("sql", "SQL", ":material/database:"),
 )
 
+keep_private()
 st.set_page_config(page_title="Fairboard", page_icon=str(HERE / "favicon.png"), layout="wide")
 grids.hide_unguarded_downloads()
 st.logo(str(HERE / "logo.svg"), size="large")

@@ -6,6 +6,7 @@ import sys
 from ingest_api.logs import configure_logs
 from ingest_api.server import serve
 from warehouse.errors import FairboardError
+from warehouse.privacy import keep_private
 from warehouse.settings import load_settings
 
 
@@ -27,4 +28,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    keep_private()
     sys.exit(main())

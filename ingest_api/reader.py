@@ -51,6 +51,7 @@ from warehouse.calendar import Season, WindowKind, iso
 from warehouse.engine import DuckDBEngine, Engine
 from warehouse.errors import FairboardError
 from warehouse.lake import PARTITION_FILE
+from warehouse.privacy import keep_private
 from warehouse.settings import load_settings
 from warehouse.standings import BoardRows, open_board
 from warehouse.tables import LEADERBOARDS, PROGRESSION
@@ -169,6 +170,7 @@ def serve(engine: Engine, questions: BinaryIO, out: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    keep_private()
     os.nice(_NICE)
     with DuckDBEngine(load_settings()) as warehouse:
         warehouse.connection.execute("SET threads TO 1")

@@ -28,6 +28,7 @@ from ingest_api.unfold import unfold
 from warehouse.errors import LakeError
 from warehouse.events import split_days
 from warehouse.lake import Lake, Staged
+from warehouse.privacy import keep_private
 from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
 
@@ -142,6 +143,7 @@ def _reject_days(settings: Settings, refused: list[Refusal]) -> Iterator[tuple[d
 
 
 if __name__ == "__main__":
+    keep_private()
     os.nice(10)  # where the machine is short, accepting comes first: what waits here is on disk
     configured = load_settings()
     configure_logs(configured)

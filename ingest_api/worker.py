@@ -28,6 +28,7 @@ from ingest_api.pressure import Pressure
 from ingest_api.reads import Reads
 from ingest_api.redis_link import RedisLink
 from warehouse.errors import SettingsError
+from warehouse.privacy import keep_private
 from warehouse.settings import Settings, load_settings
 
 _TICK_S: Final = 0.5
@@ -144,6 +145,7 @@ def _allow_many_connections() -> None:
 
 
 if __name__ == "__main__":
+    keep_private()
     configured = load_settings()
     configure_logs(configured)
     _allow_many_connections()

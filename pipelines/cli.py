@@ -10,6 +10,7 @@ import typer
 from pipelines.commands import cases, computing, erasing, fairness, keys, loading, reading, running, verdicts
 from pipelines.output import complain
 from warehouse.errors import FairboardError
+from warehouse.privacy import keep_private
 
 app = typer.Typer(
     help="A game's signed event stream in; progression, fairness reports and leaderboards out.",
@@ -23,6 +24,7 @@ for module in (running, keys, loading, computing, verdicts, reading, fairness, c
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line with these arguments, by default the process's own."""
+    keep_private()
     try:
         app(arguments)
     except FairboardError as error:

@@ -11,6 +11,7 @@ from assets.tables import table_assets
 from pipelines.live import live_job, live_sensor
 from pipelines.schedules import DAY_JOB, refresh_schedule
 from pipelines.verdicts import verdicts_job, verdicts_sensor
+from warehouse.privacy import keep_private
 from warehouse.settings import Settings, load_settings
 
 
@@ -40,4 +41,5 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     )
 
 
+keep_private()  # a code server, or the process of a run
 defs = build_definitions()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from redis_servers import clear
 
 from pipelines.cli import main
 from warehouse.calendar import Calendar
@@ -37,12 +38,15 @@ def f1_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever FAIRBOARD_… or .env the developer has is not the tests'."""
+def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Whatever FAIRBOARD_… or .env the developer has is not the tests', and a command's umask is its own."""
     for name in [name for name in os.environ if name.startswith(("FAIRBOARD_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FAIRBOARD_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
+    umask = os.umask(0o022)
+    yield
+    os.umask(umask)
 
 
 @pytest.fixture
@@ -120,5 +124,5 @@ def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings
 @pytest.fixture
 def redis_settings(session_redis: Settings, settings: Settings) -> Settings:
     """The test's deployment with a real, empty Redis: one server per test process, emptied for each test."""
-    connect(session_redis).flushall()
+    clear(connect(session_redis))
     return settings.model_copy(update={"redis_url": session_redis.redis_url})

@@ -39,6 +39,12 @@ SERVERS = {
 }
 
 
+def clear(client: redis.Redis | redis.RedisCluster) -> None:
+    """Take every key away, one by one: the embedded server's user may not FLUSHALL."""
+    for key in client.scan_iter():
+        client.delete(key)
+
+
 @contextmanager
 def running(server: Path, folder: Path, *arguments: str) -> Iterator[str]:
     """A server on a free port: its URL."""

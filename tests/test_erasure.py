@@ -16,6 +16,7 @@ from conftest import land_events, progression
 from tests.ingest_fixtures import progression as sent
 from tests.ingest_fixtures import service
 from tests.lake_fixtures import DAYS, RANGE, fold_all, game, kill_at_each_step, land_game, tree
+from tests.redis_servers import clear
 from warehouse.boards import read_board
 from warehouse.calendar import Days, WindowKind
 from warehouse.database import BOARD_REVISIONS, METADATA, open_database
@@ -89,7 +90,7 @@ def test_afterwards_everything_is_as_if_they_had_never_played(redis_settings: Se
     never = redis_settings.model_copy(update={"data_dir": tmp_path / "never"})
     play(never, without(game()), LETTERS[2:])
     expected = (derived(never), in_database(never), in_redis(never))
-    connect(redis_settings).flushall()
+    clear(connect(redis_settings))
     play(redis_settings, game(), LETTERS)
     assert derived(redis_settings) != expected[0]
     with DuckDBEngine(redis_settings) as engine:

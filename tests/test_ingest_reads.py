@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from conftest import land_events
 from reads_fixtures import AWAY, ODD, PLAYERS, Game, event, published_game, reading
+from redis_servers import clear
 
 from ingest_api.answers import percentile
 from ingest_api.openapi import READS
@@ -267,7 +268,7 @@ def test_a_cursor_dies_with_its_revision_and_is_good_for_no_other_board(running:
 
 
 def test_a_redis_that_was_emptied_is_passed_over_until_it_is_filled_again(running: Service, game: Game) -> None:
-    connect(game.settings).flushall()
+    clear(connect(game.settings))
     wait_until(lambda: source(running, "/leaderboard") == "warehouse", "that is known")
     empty = running.http.get("/leaderboard")
     assert len(empty.json()["entries"]) == 100
@@ -288,7 +289,7 @@ def test_a_board_of_another_day_is_not_served_as_today_s(running: Service, game:
 
 def test_a_top_page_of_another_publication_is_not_served(running: Service, game: Game) -> None:
     client = connect(game.settings)
-    client.hincrby("lb:second:daily:meta", "revision", 1)
+    client.hset("lb:second:daily:meta", "revision", "1000000")
     wait_until(lambda: source(running, "/leaderboard") == "warehouse", "that is known")
     game.publish("publications")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from conftest import land_events, progression
+from redis_servers import clear
 
 from pipelines import live
 from pipelines.definitions import build_definitions
@@ -68,7 +69,7 @@ def test_the_boards_follow_the_events_and_dagster_is_told(quick: Settings, insta
     assert thread.is_alive()
     land_events(quick, [progression("bob", today(), 20, "00:00:01")], name="later")
     wait_until(lambda: client.zrevrange(key, 0, -1) == ["bob", "ann"])
-    client.flushall()
+    clear(client)
     wait_until(lambda: client.zrevrange(key, 0, -1) == ["bob", "ann"])
     thread.join()
     assert results[0].success

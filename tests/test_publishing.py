@@ -12,7 +12,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 from conftest import at, land_events, missing, progression
-from redis_servers import SERVERS, BreakingLine, cluster, running
+from redis_servers import SERVERS, BreakingLine, clear, cluster, running
 
 from pipelines.cli import main
 from warehouse.boards import Board, page_key, read_board, read_progress, scores, staging_key, stamp_key
@@ -169,7 +169,7 @@ def test_a_redis_that_came_back_empty_is_filled_by_the_next_refresh(redis_settin
         fold(engine, "progression", DAYS)
         assert publish(engine, outlets, "player_progress", DAYS).rows == 300
         assert publish(engine, outlets, "player_progress", DAYS).rows == 0
-        connect(redis_settings).flushall()
+        clear(connect(redis_settings))
         assert set(publish_boards_keys(engine, outlets)) == set(first)
         assert publish(engine, outlets, "player_progress", Days(date(2026, 5, 2), date(2026, 5, 2))).rows == 300
     assert in_redis(redis_settings) == in_lake(redis_settings)
@@ -204,7 +204,7 @@ def test_a_full_redis_keeps_the_old_board_and_the_error_says_so(settings: Settin
         with pytest.raises(StoreUnavailable, match=r"lb:all:alltime \(.*maxmemory.*as they were"):
             published(settings, outlets)
         assert in_redis(settings) == old
-        assert connect(settings).keys("*staging*") == []
+        assert list(connect(settings).scan_iter("*staging*")) == []
     with open_database(settings).connect() as connection:
         failed = connection.execute(sa.select(PUBLICATIONS).where(PUBLICATIONS.c.outcome == "failed")).mappings().first()
     assert failed
@@ -252,7 +252,7 @@ def test_a_publisher_cut_off_anywhere_leaves_the_old_board_or_the_new_one(settin
         for cut in [*range(100, built, built // 7), *range(built + 500, built + 20_000, 2_500)]:
             put(settings, 1, 300)
             assert seen(client) == {1}
-            assert client.keys("*staging*") == []
+            assert list(client.scan_iter("*staging*")) == []
             with BreakingLine(url, cut) as line:
                 try:
                     put(settings.model_copy(update={"redis_url": line.url}), 2, size)
@@ -289,7 +289,7 @@ def test_of_two_publishers_at_once_one_wins_and_nothing_is_mixed(redis_settings:
     assert lost
     assert all("another publisher" in error for error in lost)
     put(redis_settings, 4, 10)
-    assert client.keys("*staging*") == []
+    assert list(client.scan_iter("*staging*")) == []
 
 
 def test_readers_at_full_speed_never_see_a_torn_board(redis_settings: Settings) -> None:
@@ -344,7 +344,7 @@ def test_boards_of_the_next_windows_are_there_before_they_begin(redis_settings: 
         outlets.turn(at("2026-06-01", "00:00:00"))
         publish_boards(engine, outlets)
     assert client.zrevrange("lb:2026-05:seasonal:2026-05-01", 0, -1) == old
-    assert client.keys("*lb:2026-05:seasonal") == client.keys("lb:2026-05:seasonal:meta") == []
+    assert list(client.scan_iter("*lb:2026-05:seasonal")) == list(client.scan_iter("lb:2026-05:seasonal:meta")) == []
     assert read_board(client, "lb:2026-06:daily:2026-06-02") is not None
 
 
@@ -389,7 +389,7 @@ def test_publish_all_rebuilds_redis_from_the_lake_alone(redis_settings: Settings
     for command in (["materialize", "--from", FIRST, "--to", today], ["publish", "--all"]):
         with pytest.raises(SystemExit, match="0"):
             main(command)
-    connect(redis_settings).flushall()
+    clear(connect(redis_settings))
     with pytest.raises(SystemExit, match="0"):
         main(["publish", "--all"])
     assert in_redis(redis_settings) == [("ann", 10), ("old", 7)]

@@ -25,7 +25,7 @@ from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
 from warehouse.verdicts import exclusions
-from warehouse.watching import Unwatched, Watch
+from warehouse.watching import UNWATCHED, Watch
 
 MODELS = Path(__file__).parent / "models"
 
@@ -67,7 +67,7 @@ class Engine(ABC):
         self.settings = settings
         self.lake = Lake(settings.lake_dir, settings.timezone)
         self.calendar = Calendar.of(settings)
-        self.watch: Watch = Unwatched()
+        self.watch: Watch = UNWATCHED
 
     def __enter__(self) -> Self:
         return self

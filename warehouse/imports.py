@@ -21,7 +21,7 @@ from warehouse.events import Event, EventRows, check_seconds, check_time, decode
 from warehouse.import_files import digest_of, events_of
 from warehouse.lake import Lake
 from warehouse.tables import REJECTS
-from warehouse.watching import Watch
+from warehouse.watching import UNWATCHED, Watch
 
 CHUNK = 500_000
 IMPORT_KEY = "import"
@@ -37,7 +37,7 @@ class Imported:
     rejected: list[tuple[int, EventError]] = field(default_factory=list)
 
 
-def import_file(lake: Lake, calendar: Calendar, path: Path, watch: Watch) -> Imported:
+def import_file(lake: Lake, calendar: Calendar, path: Path, watch: Watch = UNWATCHED) -> Imported:
     """Load one file of events. Bad lines go to `rejects` with their reason; the rest is imported.
 
     Raises:

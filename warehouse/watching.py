@@ -16,7 +16,7 @@ class Watch(Protocol):
         """So many steps of the task are done."""
 
 
-class Unwatched:
+class _Unwatched:
     """Nobody wants to know."""
 
     def begin(self, task: str, steps: int) -> None:
@@ -24,3 +24,6 @@ class Unwatched:
 
     def reach(self, step: int) -> None:
         """See `Watch`."""
+
+
+UNWATCHED: Watch = _Unwatched()

@@ -1,0 +1,47 @@
+"""What players did, who signs and who cheats is for one user of the machine: the data folder is 0700, its files 0600.
+
+What does not belong here: who may ask the service, or Redis (`embedded_redis.py`).
+"""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from warehouse.errors import SettingsError
+from warehouse.settings import load_settings
+
+_OTHERS = 0o077
+
+
+def keep_private() -> None:
+    """Make what this process and its children write their user's alone, and what is in the data folder. A process's first step.
+
+    Settings that cannot be used are reported by who needs them: `--help` does not.
+    """
+    os.umask(_OTHERS)
+    with suppress(SettingsError):
+        settings = load_settings()
+        for folder in (settings.data_dir, settings.lake_dir):
+            close_to_others(folder)
+
+
+def close_to_others(folder: Path) -> None:
+    """Take a folder, and all in it that is this user's, from other users.
+
+    The folder comes last, and so says that it is done: walking a lake of years takes seconds. Links are not followed, and a
+    folder that is everybody's (/tmp) is none of ours.
+    """
+    if not folder.is_dir() or not folder.stat().st_mode & _OTHERS or folder.stat().st_mode & stat.S_ISVTX:
+        return
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            _close(os.path.join(parent, name))  # noqa: PTH118 - a Path of each costs more than the rest
+    _close(str(folder))
+
+
+def _close(path: str) -> None:
+    with suppress(FileNotFoundError):  # another process was done with it
+        status = os.lstat(path)
+        if status.st_uid == os.geteuid() and status.st_mode & _OTHERS and not stat.S_ISLNK(status.st_mode):
+            os.chmod(path, stat.S_IMODE(status.st_mode) & ~_OTHERS)  # noqa: PTH101 - as above
