@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pytest
 import sqlalchemy as sa
-from conftest import land_events, progression
+from conftest import Fairboard, land_events, progression
 
 from tests.ingest_fixtures import progression as sent
 from tests.ingest_fixtures import service
@@ -20,7 +21,7 @@ from tests.redis_servers import clear
 from warehouse.boards import read_board
 from warehouse.calendar import Days, WindowKind
 from warehouse.database import BOARD_REVISIONS, METADATA, open_database
-from warehouse.embedded_redis import connect
+from warehouse.embedded_redis import EmbeddedRedis, connect
 from warehouse.engine import DuckDBEngine
 from warehouse.erasure import forget
 from warehouse.folds import FOLDS, stale_days
@@ -109,6 +110,29 @@ def test_afterwards_everything_is_as_if_they_had_never_played(redis_settings: Se
     with DuckDBEngine(redis_settings) as engine:
         fold_all(redis_settings)
         assert (derived(redis_settings), stale_days(engine)) == (expected[0], [])
+
+
+def test_where_no_redis_ever_ran_the_player_goes_all_the_same(settings: Settings, fairboard: Fairboard) -> None:
+    land_game(settings)
+    fold_all(settings)
+    answer = msgspec.json.decode(fairboard("forget", PLAYER, "--yes", "--json").stdout)
+    assert (answer["removed"]["lake: events"] > 20, answer["removed"]["redis: keys"]) == (True, 0)
+    assert PLAYER.encode() not in b"".join(tree(settings.lake_dir).values())
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_where_a_redis_is_away_nothing_is_removed(
+    settings: Settings, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch, embedded: bool
+) -> None:
+    land_game(settings)
+    if embedded:
+        with EmbeddedRedis(settings):
+            pass
+    else:
+        monkeypatch.setenv("FAIRBOARD_REDIS_URL", "redis://127.0.0.1:1/0")
+    before = tree(settings.lake_dir)
+    assert "Nothing was removed" in fairboard("forget", PLAYER, "--yes", status=1).stderr
+    assert tree(settings.lake_dir) == before
 
 
 def test_what_only_they_were_on_goes(redis_settings: Settings) -> None:

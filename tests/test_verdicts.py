@@ -19,7 +19,7 @@ from warehouse import verdicts
 from warehouse.boards import read_board
 from warehouse.calendar import Days, WindowKind
 from warehouse.database import open_database, reading
-from warehouse.embedded_redis import connect
+from warehouse.embedded_redis import EmbeddedRedis, connect
 from warehouse.enforcement import enforce
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold
@@ -201,6 +201,34 @@ def test_without_redis_the_verdict_is_kept_and_dagster_brings_the_boards(
     assert job.execute_in_process(instance=instance).success
     assert connect(game).zrevrange("lb:all:alltime", 0, -1) == ["bob", "cid"]
     assert not asked_for(game, instance)
+
+
+def test_where_no_redis_ever_ran_there_is_none_to_follow(
+    game: Settings, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FAIRBOARD_REDIS_URL")
+    command = ("verdict", "exclude", "ann", "--from", FIRST, "--by", "eve", "--why", "speed hack")
+    done = fairboard(*command)
+    assert "verdict 1: ann is excluded from 2026-05-01 for good\n" in done.stdout
+    assert "boards changed, none of them published: no Redis has run here yet" in done.stdout
+    assert board(game, "alltime") == [(1, "bob"), (2, "cid")]
+    assert "every verdict" in fairboard("verdict", "enforce").stdout
+    with EmbeddedRedis(Settings(data_dir=game.data_dir, _env_file=None)):
+        pass
+    refused = fairboard("verdict", "exclude", "cid", "--from", FIRST, "--by", "eve", "--why", "speed hack", status=1).stderr
+    assert "Recorded, and followed by the lake's boards: verdict 2. The published boards do not follow yet" in refused
+    assert "Nothing was changed" not in refused
+
+
+def test_the_same_verdict_said_twice_is_recorded_once(game: Settings, fairboard: Fairboard) -> None:
+    command = ("verdict", "exclude", "ann", "--from", FIRST, "--by", "eve", "--why", "speed hack")
+    fairboard(*command)
+    assert "verdict 1: ann is excluded from 2026-05-01 for good; that was recorded before" in fairboard(*command).stdout
+    fairboard(*command[:-1], "another reason")
+    fairboard("verdict", "reverse", "1", "--by", "mel", "--why", "wrong clock")
+    assert "verdict 3: ann" in fairboard(*command).stdout
+    verdicts = msgspec.json.decode(fairboard("verdict", "list", "--json").stdout)
+    assert [verdict["id"] for verdict in verdicts] == [3, 2, 1]
 
 
 def asked_for(settings: Settings, instance: dg.DagsterInstance) -> bool:

@@ -69,9 +69,14 @@ def redis_url(settings: Settings) -> str:
         return _endpoint(settings).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         raise StoreUnavailable(
-            "There is no Redis: FAIRBOARD_REDIS_URL is not set and the embedded one has not been started in "
-            f"{settings.data_dir}. Nothing was changed. Start it with `make up` or `fairboard redis`."
+            "There is no Redis: FAIRBOARD_REDIS_URL is not set, and the embedded one does not run in "
+            f"{settings.data_dir}. Start it with `make up` or `fairboard redis`."
         ) from None
+
+
+def never_ran(settings: Settings) -> bool:
+    """Whether nothing can be in a Redis: none is configured, and the embedded one was never started in this data folder."""
+    return settings.redis_url is None and not _endpoint(settings).parent.exists()
 
 
 def connect(settings: Settings) -> redis.Redis | redis.RedisCluster:

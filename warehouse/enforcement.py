@@ -23,10 +23,18 @@ from warehouse.verdicts import Verdict
 
 @dataclass(slots=True)
 class Enforced:
-    """What followed: the ids of the verdicts, and how many boards of the lake changed."""
+    """What followed: the ids of the verdicts, how many boards of the lake changed, and whether there is a Redis."""
 
     verdicts: list[int] = field(default_factory=list)
     boards: int = 0
+    in_redis: bool = True
+
+    @property
+    def sentence(self) -> str:
+        """The same for a person."""
+        boards = "1 board" if self.boards == 1 else f"{self.boards:,} boards"
+        published = "published" if self.in_redis else "none of them published: no Redis has run here yet"
+        return f"{boards} changed, {published}"
 
 
 def enforce(settings: Settings, now: float | None = None) -> Enforced:
@@ -48,10 +56,12 @@ def enforce(settings: Settings, now: float | None = None) -> Enforced:
         ranges = sorted({days for verdict in due if (days := _days(verdict, active))})
         done.boards = sum(fold(engine, LEADERBOARDS.name, days).changed for days in ranges)
         try:
-            outlets = Outlets(settings, now)
+            outlets = Outlets(settings, now, needs_redis=False)
+            done.in_redis = outlets.has_redis
             for days in ranges:
                 publish(engine, outlets, "leaderboard_snapshots", days)
-                publish(engine, outlets, "publications", days)
+                if outlets.has_redis:
+                    publish(engine, outlets, "publications", days)
         except StoreUnavailable as error:
             raise StoreUnavailable(
                 f"Recorded, and followed by the lake's boards: verdict {', '.join(map(str, done.verdicts))}. The published "

@@ -25,10 +25,11 @@ from warehouse.damage import examine, quarantined
 from warehouse.database import METADATA
 from warehouse.engine import Engine, scan
 from warehouse.errors import LakeError
+from warehouse.fairness.rules import check_small_tables
 from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
 from warehouse.lake import Keys, Lake, move_durably
 from warehouse.outlets import Outlets
-from warehouse.publications import PUBLISHED, leaderboard_snapshots, publish
+from warehouse.publications import IN_REDIS, PUBLISHED, leaderboard_snapshots, publish
 from warehouse.tables import EVENTS, REJECTS, TABLES, Table
 
 
@@ -47,9 +48,11 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
     """Remove a player everywhere. Run again, it finishes what was killed, and removes nothing twice.
 
     Raises:
+        SettingsError: level curve, rewards or rules cannot be used; nothing was removed.
         LakeError: something of the player is still in the lake; what was removed stays removed.
         StoreUnavailable: Redis or the database refused; the lake is done, run it again.
     """
+    check_small_tables(engine)
     forgotten = Forgotten(player)
     in_lake = {table.name: _rows_of(engine, table, player) for table in _player_tables()}
     in_lake[REJECTS.name] = _letters_of(engine.lake, player)
@@ -66,9 +69,10 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
             for name in FOLDS:
                 fold(engine, name, days)
             for name in PUBLISHED:
-                publish(engine, outlets, name, days)
+                if outlets.has_redis or name not in IN_REDIS:
+                    publish(engine, outlets, name, days)
             _delete_from_database(outlets.database, player)  # what was published beside us meanwhile
-        forgotten.removed["redis: keys"] = _delete_from_redis(outlets.redis, player)
+        forgotten.removed["redis: keys"] = _delete_from_redis(outlets.redis, player) if outlets.has_redis else 0
         _check_gone(engine, player)
     aside = [path for table in TABLES.values() for path in quarantined(engine.lake, table)]
     forgotten.left += [f"{path} was set aside as damaged, and was not searched" for path in aside]

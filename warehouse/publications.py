@@ -167,6 +167,9 @@ PUBLISHED: dict[str, Callable[[Engine, Outlets, Days], int]] = {
 }
 
 
+IN_REDIS = {player_progress.__name__, publications.__name__}
+
+
 def publish(engine: Engine, outlets: Outlets, name: str, days: Days) -> Published:
     """Run one publication over the range. Two processes at it take turns: each replaces what it finds.
 

@@ -5,6 +5,7 @@ A verdict is never changed nor deleted; it is reversed. What does not belong her
 
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from typing import TypedDict
 
 import msgspec
 import pyarrow as pa
@@ -51,6 +52,24 @@ class Verdict(msgspec.Struct, frozen=True):
     def excludes(self) -> bool:
         """Whether it keeps its player off boards now."""
         return self.decision is Decision.CONFIRMED and self.excluded_from is not None and self.reversed_at is None
+
+
+class Said(TypedDict):
+    """What a person says with an exclusion; `excluded_until` is exclusive."""
+
+    player_id: str
+    decision: Decision
+    decided_by: str
+    reason: str
+    excluded_from: date
+    excluded_until: date | None
+
+
+def in_force(connection: sa.Connection, said: Said) -> int | None:
+    """The id of the verdict that says just this and was not reversed, if there is one."""
+    same = [VERDICTS.c[name].is_not_distinct_from(value) for name, value in said.items()]
+    query = sa.select(VERDICTS.c.id).where(*same, VERDICTS.c.reversed_at.is_(None))
+    return connection.execute(query.order_by(VERDICTS.c.id)).scalars().first()
 
 
 def record(

@@ -139,4 +139,4 @@ def precision(json: Json = False) -> None:
 def _follow(settings: Settings) -> None:
     done = enforce(settings)
     if done.verdicts:
-        out.print(f"{done.boards:,} boards changed, and are published")
+        out.print(done.sentence)

@@ -12,7 +12,7 @@ from ingest_api.sealer import seal_once
 from pipelines.output import complain, emit_json, table
 from warehouse.engine import open_engine
 from warehouse.erasure import forget
-from warehouse.errors import FairboardError
+from warehouse.errors import FairboardError, StoreUnavailable
 from warehouse.outlets import Outlets
 from warehouse.settings import Settings, load_settings
 
@@ -36,7 +36,10 @@ def forget_(
         typer.confirm(f"Remove every trace of {player_id!r}? This cannot be undone.", abort=True)
     settings = load_settings()
     configure_logs(settings)  # the sealer has something to say
-    outlets = Outlets(settings)
+    try:
+        outlets = Outlets(settings, needs_redis=False)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"Nothing was removed, as it would stay in Redis or the database. {error}") from error
     damaged = _seal(settings)
     with open_engine(settings) as engine:
         forgotten = forget(engine, outlets, player_id)

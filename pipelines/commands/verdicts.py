@@ -10,7 +10,7 @@ from warehouse import verdicts
 from warehouse.database import open_database, reading
 from warehouse.enforcement import Enforced, enforce
 from warehouse.settings import Settings, load_settings
-from warehouse.verdicts import Decision
+from warehouse.verdicts import Decision, Said
 
 By = Annotated[str, typer.Option("--by", help="Who says so.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, for whoever asks later.")]
@@ -37,18 +37,20 @@ def exclude(
 ) -> None:
     """Take a player off every board that has a day of the exclusion: running, closed, and the all-time one."""
     settings = load_settings()
+    said: Said = {
+        "player_id": player,
+        "decision": Decision.CONFIRMED,
+        "decided_by": by,
+        "reason": why,
+        "excluded_from": first.date(),
+        "excluded_until": until.date() if until else None,
+    }
     with open_database(settings).begin() as connection:
-        number = verdicts.record(
-            connection,
-            player_id=player,
-            decision=Decision.CONFIRMED,
-            decided_by=by,
-            reason=why,
-            excluded_from=first.date(),
-            excluded_until=until.date() if until else None,
-        )
+        known = verdicts.in_force(connection, said)
+        number = known or verdicts.record(connection, **said)
     end = f"to {until.date()} (exclusive)" if until else "for good"
-    out.print(f"verdict {number}: {player} is excluded from {first.date()} {end}")
+    before = "; that was recorded before" if known else ""
+    out.print(f"verdict {number}: {player} is excluded from {first.date()} {end}{before}")
     _follow(settings)
 
 
@@ -94,5 +96,5 @@ def enforce_() -> None:
 def _follow(settings: Settings) -> Enforced:
     done = enforce(settings)
     if done.verdicts:
-        out.print(f"{done.boards:,} boards changed, and are published")
+        out.print(done.sentence)
     return done
