@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse import encodings, small_tables
-from warehouse.calendar import ONE_DAY, Days
-from warehouse.engine import DuckDBEngine, Parameter, model, scan, with_values
+from warehouse.calendar import ONE_DAY, Calendar, Days
+from warehouse.engine import DuckDBEngine, Parameter, model, scan, with_values, zone_days
 from warehouse.fairness.judgements import FASTEST, reasons, with_evidence
 from warehouse.fairness.rules import BASELINE_DAYS, Threshold, thresholds
 from warehouse.fairness.scores import score
@@ -97,7 +97,7 @@ class ByHand:
             self.rules = thresholds(engine)
             self.landed = {day: lake.files(EVENTS, [day]) for day in history.within(self.days)}
             records = [[lake.record(path) for path in paths] for paths in self.landed.values()]
-            self.compacted = all(len(of_day) == 1 and of_day[0] and of_day[0].sources for of_day in records)
+            self.compacted = all(len(of_day) == 1 and of_day[0] and of_day[0].ids for of_day in records)
             earlier = [day for day in history.days if day < self.days.first]
             self.before = {table.name: lake.files(table, earlier) for table in WITH_HISTORY}
         self.statements = self.filled(self.days)
@@ -129,6 +129,7 @@ class ByHand:
             "levels": small_tables.levels(self.settings.levels_file),
             "fairness_rules": small_tables.fairness_rules(self.settings.rules_file),
             "exclusions": EXCLUSIONS.empty_table(),
+            "zone_days": zone_days(Calendar.of(self.settings), self.days),
         }
 
     def events(self, con: duckdb.DuckDBPyConnection) -> None:

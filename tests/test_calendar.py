@@ -1,5 +1,6 @@
 """One module decides what day, week and season a time is in."""
 
+import random
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -142,6 +143,36 @@ def test_a_board_counts_each_hour_of_a_day_on_which_the_clock_changes(
     assert score("alltime", day + timedelta(days=1)) == len(times)
     before_in_week = 4 if day.day > 1 else 0  # the season's first day starts a week of its own
     assert score("weekly", day) == 2 * hours + before_in_week
+
+
+CLOCKS = {  # around a change, by an hour and by half of one, and where none ever comes
+    "Asia/Kolkata": "2026-03-29T00:00:00Z", "Europe/Berlin": "2026-10-25T01:00:00Z", "America/New_York": "2026-03-08T07:00:00Z",
+    "Australia/Lord_Howe": "2026-04-04T15:00:00Z", "America/Havana": "2026-11-01T05:00:00Z",
+    "Asia/Kathmandu": "2026-05-01T00:00:00Z",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("zone", "middle"), CLOCKS.items())
+def test_active_hours_are_those_of_the_zone_s_clock(
+    fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, zone: str, middle: str
+) -> None:
+    monkeypatch.setenv("FAIRBOARD_TIMEZONE", zone)
+    chance, begin = random.Random(zone), int(datetime.fromisoformat(middle).timestamp())
+    times = sorted({begin + chance.randrange(-40 * 3600, 40 * 3600) for _ in range(300)})
+    hours: dict[tuple[str, str], set[int]] = {}
+    for number, ts in enumerate(times):
+        local = datetime.fromtimestamp(ts, ZoneInfo(zone))
+        hours.setdefault((str(local.date()), f"p{number % 20}"), set()).add(local.hour)
+    payload = {"deltaXp": 1, "activity": "quest"}
+    events = [
+        {"type": "progression", "playerId": f"p{number % 20}", "ts": ts, "payload": payload} for number, ts in enumerate(times)
+    ]
+    (tmp_path / "events.ndjson").write_bytes(b"\n".join(map(encode, events)))
+    fairboard("import", "events.ndjson")
+    fairboard("materialize", "--from", min(hours)[0], "--to", max(hours)[0], "--select", "player_days")
+    answer = fairboard("sql", "SELECT event_date, player_id, active_hours FROM player_days", "--json").stdout
+    found = {(row["event_date"], row["player_id"]): row["active_hours"] for row in msgspec.json.decode(answer)}
+    assert found == {of: len(distinct) for of, distinct in hours.items()}
 
 
 @pytest.mark.parametrize("zone", ZONES)

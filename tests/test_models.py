@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from spark_fixtures import on_spark
 
-from warehouse.engine import MODELS, Engine, model, open_engine
+from warehouse.engine import MODELS, ZONE_DAYS, Engine, model, open_engine
 from warehouse.settings import Settings
 from warehouse.spans import WINDOW_SPANS
 from warehouse.tables import EVENTS, TABLES
@@ -27,6 +27,7 @@ SCHEMAS = {
     **{name: table.schema for name, table in TABLES.items()},
     "landed": EVENTS.schema,
     "window_spans": WINDOW_SPANS,
+    "zone_days": ZONE_DAYS,
     "exclusions": pa.schema([("player_id", pa.string()), ("excluded_from", pa.date32()), ("excluded_until", pa.date32())]),
     "levels": pa.schema([(name, pa.int64()) for name in ("level", "xp_required", "xp_last", "xp_next")]),
     "fairness_rules": pa.schema(

@@ -6,7 +6,7 @@ at a season's edge, so that a running season always has its running boards.
 
 import csv
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,6 +151,23 @@ class Calendar:
         A day is one stretch of time wherever the clock changes on the hour. In Newfoundland it went back at 00:01 until 2011.
         """
         return int(datetime.combine(day, time(), self.zone).timestamp())
+
+    def offsets_of(self, day: date) -> tuple[int, int, int]:
+        """How far the zone's clock is ahead of UTC, in s, before and after a moment of that day (s since the epoch).
+
+        In order: the moment, before, after. Where the clock does not change, the moment is the day's beginning.
+        """
+        start, end = self.starts_at(day), self.starts_at(day + ONE_DAY) - 1
+        before, after = self._offset(start), self._offset(end)
+        if before == after:
+            return start, before, after
+        seconds = range(start, end + 1)
+        return seconds[bisect_left(seconds, True, key=lambda ts: self._offset(ts) != before)], before, after
+
+    def _offset(self, ts: int) -> int:
+        offset = datetime.fromtimestamp(ts, self.zone).utcoffset()
+        assert offset is not None
+        return int(offset.total_seconds())
 
     def season_of(self, day: date) -> Season | None:
         """The season that `day` is in, or None between seasons of a configured calendar."""

@@ -5,7 +5,7 @@ and Spark (`spark.py`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -29,6 +29,14 @@ from warehouse.watching import UNWATCHED, Watch
 
 MODELS = Path(__file__).parent / "models"
 
+_ZONE_COLUMNS: dict[str, pa.DataType] = {
+    "event_date": pa.date32(),
+    "changes_at": pa.int64(),
+    "offset_before_s": pa.int64(),
+    "offset_after_s": pa.int64(),
+}
+ZONE_DAYS = pa.schema(_ZONE_COLUMNS)
+
 Parameter = date | int | str
 
 
@@ -48,6 +56,12 @@ def model(name: str) -> Model:
     tree = sqlglot.parse_one(sql, read="duckdb")
     local = {cte.alias for cte in tree.find_all(exp.CTE)}
     return Model(name, sql, frozenset(table.name for table in tree.find_all(exp.Table)) - local)
+
+
+def zone_days(calendar: Calendar, days: Iterable[date]) -> pa.Table:
+    """The clock of those days (schema `ZONE_DAYS`; see `Calendar.offsets_of`)."""
+    rows = [dict(zip(ZONE_DAYS.names, (day, *calendar.offsets_of(day)), strict=True)) for day in days]
+    return pa.Table.from_pylist(rows, schema=ZONE_DAYS)
 
 
 def with_values(sql: str, parameters: Mapping[str, Parameter]) -> exp.Expr:
@@ -91,6 +105,10 @@ class Engine(ABC):
         """Make every table of the lake a view: what an analyst sees."""
         for table in TABLES.values():
             self.bind(table)
+
+    def bind_zone_days(self, days: Iterable[date]) -> None:
+        """Make the clock of those days the relation `zone_days`."""
+        self.bind_rows("zone_days", zone_days(self.calendar, days))
 
     def bind_levels(self) -> None:
         """Make the level curve the relation `levels` (see `small_tables`)."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
 from warehouse.compaction import count_landed, settle
 from warehouse.damage import examine, set_aside
-from warehouse.engine import Engine
+from warehouse.engine import Engine, model
 from warehouse.fairness.judgements import judgements
 from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.lake import PARTITION_FILE, Keys, split_partitions
@@ -140,8 +140,10 @@ def _fold_events(engine: Engine, table: Table, days: Days) -> Folded:
     The others go after `player_days` (see `AFTER`), which makes the day stale if events land in between.
     """
     started = perf_counter()
-    inputs = {keys["event_date"]: engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
-    engine.bind(EVENTS, days)
+    inputs = {_day(keys): engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
+    engine.bind(EVENTS, inputs)  # a day that lands meanwhile is the next fold's
+    if "zone_days" in model(table.name).upstream:
+        engine.bind_zone_days(inputs)
     batches = engine.run(table.name, first_day=days.first, last_day=days.last)
     existing = engine.lake.partitions(table, days)
     folded = _replace(engine, table, batches, existing, inputs=inputs)

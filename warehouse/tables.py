@@ -139,7 +139,9 @@ PLAYER_DAYS = Table(
         Column("first_ts", INT, "First event.", "s since the epoch"),
         Column("last_ts", INT, "Last event.", "s since the epoch"),
         Column("active_minutes", INT, "Distinct minutes with an event.", "min"),
-        Column("active_hours", INT, "Distinct hours of the day with an event.", "h"),
+        Column(
+            "active_hours", INT, "Distinct hours of the deployment's clock with an event; one that it shows twice is one.", "h"
+        ),
         Column("sessions", INT, "Sessions: a pause of more than 30 minutes, or midnight, begins another.", "sessions"),
         Column("session_seconds", INT, "Σ over the sessions, from first to last event.", "s"),
         Column("xp", INT, "Sum of progression's delta_xp; saturates at 64 bits.", "XP"),

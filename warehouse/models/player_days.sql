@@ -3,18 +3,21 @@
 -- What fits 64 bits stays BIGINT (x, 2^31 at most, and its square): DECIMAL doubles the time of a sum.
 -- A pause is the time since the player's event before; more than 1,800 s begin another session.
 -- A gap is a pause without drops: they follow their kill by the game's clock, not by the player's hand.
+-- An hour is one of the zone's clock: `zone_days` has each day's offset from UTC, before and after the second in which it changes.
 WITH timed AS (
     SELECT
         event_date,
         player_id,
         type,
         ts,
+        CAST((ts + CASE WHEN ts < changes_at THEN offset_before_s ELSE offset_after_s END) // 3600 % 24 AS INTEGER) AS clock_hour,
         CASE WHEN type = 'progression' THEN delta_xp END AS moved,
         ts - lag(ts) OVER (PARTITION BY event_date, player_id ORDER BY ts) AS pause,
         CASE WHEN type <> 'drop_claimed' THEN ts END
         - lag(CASE WHEN type <> 'drop_claimed' THEN ts END IGNORE NULLS) OVER (PARTITION BY event_date, player_id ORDER BY ts)
             AS gap
     FROM events
+    JOIN zone_days USING (event_date)
     WHERE event_date BETWEEN $first_day AND $last_day
 ),
 scored AS (
@@ -33,7 +36,7 @@ SELECT
     min(ts) AS first_ts,
     max(ts) AS last_ts,
     count(CASE WHEN pause IS NULL OR ts // 60 <> (ts - pause) // 60 THEN 1 END) AS active_minutes,
-    CAST(bit_count(bit_or(CAST(1 AS BIGINT) << CAST(ts // 3600 % 24 AS INTEGER))) AS BIGINT) AS active_hours,
+    CAST(bit_count(bit_or(CAST(1 AS BIGINT) << clock_hour)) AS BIGINT) AS active_hours,
     count(CASE WHEN pause IS NULL OR pause > 1800 THEN 1 END) AS sessions,
     CAST(coalesce(sum(CASE WHEN pause <= 1800 THEN pause END), 0) AS BIGINT) AS session_seconds,
     CAST(greatest(least(coalesce(sum(CAST(moved AS DECIMAL(38, 0))), 0), 9223372036854775807), -9223372036854775807) AS BIGINT)
