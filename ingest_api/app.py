@@ -34,6 +34,7 @@ from ingest_api.request import ClientGone, Request
 from ingest_api.request_limit import RequestLimit
 from ingest_api.request_parser import HeldBodies
 from ingest_api.signature import Signer
+from warehouse.instance import instance_of
 from warehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class App:
         self._answer(request, 200, _JSON, b'{"status":"alive"}')
 
     def _readyz(self, request: Request) -> None:
-        ready = readiness(self._pressure, self._link, self._settings.redis_away)
+        ready = readiness(self._pressure, self._link, self._settings.redis_away, instance_of(self._settings))
         self._answer(request, 503 if ready.status == "unready" else 200, _JSON, msgspec.json.encode(ready))
 
     def _metrics_page(self, request: Request) -> None:

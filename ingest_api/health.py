@@ -14,10 +14,12 @@ from ingest_api.redis_link import RedisLink
 class Readiness(msgspec.Struct, frozen=True):
     """The body of `/readyz`, which names no paths: everyone may read it.
 
-    `degraded` accepts events, without what Redis adds; `unready` accepts none, or cannot seal what it accepts.
+    `instance` tells which data folder is served (`warehouse.instance`). `degraded` accepts events, without what Redis adds;
+    `unready` accepts none, or cannot seal what it accepts.
     """
 
     status: Literal["ready", "degraded", "unready"]
+    instance: str
     journal: str
     sealer: str
     redis: str
@@ -25,13 +27,14 @@ class Readiness(msgspec.Struct, frozen=True):
     journal_bytes: int
 
 
-def readiness(pressure: Pressure, link: RedisLink, redis_away: Literal["open", "closed"]) -> Readiness:
+def readiness(pressure: Pressure, link: RedisLink, redis_away: Literal["open", "closed"], instance: str) -> Readiness:
     """What the last look found."""
     status: Literal["ready", "degraded", "unready"] = "ready" if link.up else "degraded"
     if pressure.reason or pressure.stuck or (not link.up and redis_away == "closed"):
         status = "unready"
     return Readiness(
         status,
+        instance,
         pressure.reason or "ok",
         pressure.stuck or "ok",
         "ok" if link.up else f"away; set to stay {redis_away} meanwhile, and the log says why",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import httpx
+import msgspec
 import redis
 import sqlalchemy as sa
 
@@ -17,6 +18,7 @@ from warehouse.embedded_redis import REDIS_ERRORS, connect, find_server
 from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.folds import stale_days
+from warehouse.instance import known_instance
 from warehouse.readings import landed_days, last_day
 from warehouse.refresh import read_pulse
 from warehouse.settings import Settings
@@ -72,11 +74,23 @@ def _keys(settings: Settings) -> Finding:
     return Finding("keys", "wrong", "no signing key", "set FAIRBOARD_HMAC_KEYS=id:secret")
 
 
-def _ingest(_: Settings) -> Finding:
+class _Readiness(msgspec.Struct):
+    """What is asked of the body of `/readyz`."""
+
+    instance: str
+
+
+def _ingest(settings: Settings) -> Finding:
     try:
         answer = httpx.get(f"{INGEST_URL}/readyz", timeout=2, trust_env=False)
+        served = msgspec.json.decode(answer.content, type=_Readiness).instance
     except httpx.HTTPError:
         return Finding("ingest", "look", f"nothing answers at {INGEST_URL}", "start it with `make up` or `fairboard serve`")
+    except msgspec.DecodeError:
+        return Finding("ingest", "look", f"what answers at {INGEST_URL} is no ingest service of this version", "see what it is")
+    if served != known_instance(settings):
+        todo = "stop that one, or set FAIRBOARD_DATA_DIR to its folder; here, start `make up` or `fairboard serve`"
+        return Finding("ingest", "look", f"the service at {INGEST_URL} serves another data folder", todo)
     if answer.status_code == httpx.codes.OK:
         return Finding("ingest", "ok", f"ready at {INGEST_URL}")
     return Finding("ingest", "wrong", f"{INGEST_URL} is not ready: {answer.text}", "see the reason")

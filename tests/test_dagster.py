@@ -1,5 +1,6 @@
 """The definitions load, a day's graph runs, and ops can backfill a range, through a real Dagster instance."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,19 @@ def test_the_workspace_loads_in_a_fresh_interpreter() -> None:
     command = [str(Path(sys.executable).parent / "dagster"), "definitions", "validate", "-w", "workspace.yaml"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_keeps_all_its_events_and_shows_a_terminal_those_that_matter(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text((REPO / "dagster.yaml").read_text())
+    command = [str(Path(sys.executable).parent / "dagster"), "job", "execute", "-m", "pipelines.definitions", "-j", "verdicts"]
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path), "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "0 boards changed for verdicts []" in done.stderr
+    assert "DEBUG" not in done.stderr
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        [run] = instance.get_runs()
+        kept = {entry.dagster_event_type for entry in instance.all_logs(run.run_id) if entry.is_dagster_event}
+    assert {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.RUN_SUCCESS} <= kept
 
 
 def test_a_day_runs_through_every_asset_to_the_board_in_redis(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
