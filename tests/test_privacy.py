@@ -70,7 +70,7 @@ def test_every_process_closes_what_an_older_version_left_open(tmp_path: Path, mo
     code = {
         "pipelines.definitions": "import pipelines.definitions",
         "pipelines.cli": "from pipelines.cli import main; main(['keys', 'list'])",
-        "dashboard/app.py": f"from streamlit.testing.v1 import AppTest; AppTest.from_file({PAGE!r}).run()",
+        "dashboard/app.py": f"from streamlit.testing.v1 import AppTest; AppTest.from_file({PAGE!r}).run(timeout=60)",
     }[module]
     code += "\nfrom pathlib import Path; Path('new').touch()" if module != "pipelines.cli" else ""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPO)})
