@@ -16,6 +16,7 @@ import pytest
 import zstandard
 from conftest import Fairboard, encode, progression
 from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipelines.cli import main
@@ -166,6 +167,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("imports")
 
 
+@hypothesis_settings(deadline=None)
 @given(CONTENT | CONTENT.map(gzip.compress) | damaged(PACKED) | damaged(PARQUET.getvalue()))
 @example(UNKNOWN % (b"9" * 5000))
 @example(flipped(PACKED, 12))

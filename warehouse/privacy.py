@@ -29,10 +29,13 @@ def keep_private() -> None:
 def close_to_others(folder: Path) -> None:
     """Take a folder, and all in it that is this user's, from other users.
 
-    The folder comes last, and so says that it is done: walking a lake of years takes seconds. Links are not followed, and a
-    folder that is everybody's (/tmp) is none of ours.
+    The folder comes last, and so says that it is done: walking a lake of years takes seconds. Links are not followed; a folder
+    of another user, or everybody's (/tmp), is not ours to close.
     """
-    if not folder.is_dir() or not folder.stat().st_mode & _OTHERS or folder.stat().st_mode & stat.S_ISVTX:
+    if not folder.is_dir():
+        return
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & stat.S_ISVTX or not status.st_mode & _OTHERS:
         return
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
