@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from pipelines.output import complain
+from pipelines.output import complain, shown
 from warehouse.watching import Watch
 
 LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def shown() -> Iterator[Watch]:
+def watched() -> Iterator[Watch]:
     """Somebody who shows a person how far the work has come. A bar is gone when it is over."""
     if not sys.stderr.isatty():
         yield _Lines()
@@ -37,7 +37,7 @@ class _Bar:
 
     def begin(self, task: str, steps: int) -> None:
         """See `Watch`."""
-        self._progress.reset(self._task, description=task, total=steps)
+        self._progress.reset(self._task, description=shown(task), total=steps)
 
     def reach(self, step: int) -> None:
         """See `Watch`."""

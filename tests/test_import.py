@@ -134,6 +134,13 @@ def test_a_refused_line_keeps_its_id_where_one_can_be_read(fairboard: Fairboard,
     assert rejected(settings)["event_id"].to_list() == ["e-7", None, None, None]
 
 
+def test_what_a_refused_line_holds_moves_no_cursor(fairboard: Fairboard, tmp_path: Path) -> None:
+    line = b'{"type":"\\u001b[2Jx","playerId":"a","ts":1,"payload":{}}'
+    done = fairboard("import", str(written(tmp_path / "a.ndjson", line)), status=1)
+    assert "\x1b" not in done.stderr
+    assert "\\x1b[2Jx" in done.stderr
+
+
 def test_what_was_imported_is_counted_in_words(fairboard: Fairboard, tmp_path: Path) -> None:
     assert (
         "1 event on 1 day (2026-05-01), 0 rejected"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines.output import emit_json, out, table
-from pipelines.progress import shown
+from pipelines.progress import watched
 from warehouse.calendar import Days
 from warehouse.engine import open_engine
 from warehouse.errors import FairboardError
@@ -35,7 +35,7 @@ def materialize(
     if unknown := set(select or ()) - set(FOLDS):
         raise FairboardError(f"--select: there is no table {', '.join(sorted(unknown))}; there are {', '.join(FOLDS)}.")
     days = Days(first.date(), last.date())
-    with open_engine(load_settings()) as engine, shown() as engine.watch:
+    with open_engine(load_settings()) as engine, watched() as engine.watch:
         check_small_tables(engine)
         done = [fold(engine, name, days) for name in FOLDS if not select or name in select]
     if json:

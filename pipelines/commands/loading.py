@@ -10,7 +10,7 @@ from ingest_api.client import SignedClient
 from ingest_api.keys import ensure_demo_key
 from pipelines import play
 from pipelines.output import complain, emit_json, out
-from pipelines.progress import shown
+from pipelines.progress import watched
 from pipelines.simulation import Scenario, Simulation
 from warehouse.calendar import Calendar, Days
 from warehouse.errors import FairboardError
@@ -34,13 +34,13 @@ def import_(
     """Load history, through the checks of the service but for the 30 days. Bad lines are named; the rest is imported."""
     settings = load_settings()
     lake, calendar = Lake(settings.lake_dir, settings.timezone), Calendar.of(settings)
-    with shown() as watch:
+    with watched() as watch:
         imported = [import_file(lake, calendar, path, watch) for path in files]
     if json:
         emit_json([_summary(one) for one in imported])
     for one in imported:
         if not json:
-            out.print(f"{one.path}: {_sentence(one)}", markup=False, soft_wrap=True)
+            out.print(f"{one.path}: {_sentence(one)}", soft_wrap=True)
             if one.days and min(one.days) < settings.first_day:
                 out.print(
                     f"  Dagster shows days from {settings.first_day} on; set FAIRBOARD_FIRST_DAY={min(one.days)} for all."
