@@ -1,20 +1,40 @@
--- Signed requests for wrk: the bodies come from files that ingest_bench.py wrote, signatures and stamps from the environment.
--- Every request has an Idempotency-Key of its own.
+-- Signed requests for wrk: one body, from a file that ingest_bench.py wrote. With BENCH_SECRET every request is a webhook of its own
+-- (Standard Webhooks), signed here; without, the signature comes from the environment, and an Idempotency-Key tells them apart.
 local path, encoding = os.getenv("BENCH_PATH"), os.getenv("BENCH_ENCODING")
 local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
 local body = file:read("*a")
 file:close()
-local headers = {
-  ["Content-Type"] = "application/json",
-  ["X-Signature"] = os.getenv("BENCH_SIGNATURE"),
-}
-if os.getenv("BENCH_TIMESTAMP") ~= "" then headers["X-Timestamp"] = os.getenv("BENCH_TIMESTAMP") end
+local headers = { ["Content-Type"] = "application/json" }
 if encoding ~= "" then headers["Content-Encoding"] = encoding end
 local prefix, count = os.getenv("BENCH_RUN"), 0
+local secret, stamp = os.getenv("BENCH_SECRET"), os.getenv("BENCH_TIMESTAMP")
+
+local identify
+if secret ~= "" then
+  local ffi = require("ffi")
+  ffi.cdef [[
+    const void *EVP_sha256(void);
+    unsigned char *HMAC(const void *, const void *key, int, const char *data, size_t, unsigned char *mac, unsigned int *);
+    int EVP_EncodeBlock(unsigned char *to, const unsigned char *from, int);
+  ]]
+  local crypto = ffi.C -- wrk is linked with it
+  local sha256, mac, base64 = crypto.EVP_sha256(), ffi.new("unsigned char[32]"), ffi.new("unsigned char[45]")
+  headers["webhook-timestamp"] = stamp
+  identify = function(id)
+    local message = id .. "." .. stamp .. "." .. body
+    crypto.HMAC(sha256, secret, #secret, message, #message, mac, nil)
+    headers["webhook-id"] = id
+    headers["webhook-signature"] = "v1," .. ffi.string(base64, crypto.EVP_EncodeBlock(base64, mac, 32))
+  end
+else
+  headers["X-Signature"] = os.getenv("BENCH_SIGNATURE")
+  if stamp ~= "" then headers["X-Timestamp"] = stamp end
+  identify = function(id) headers["Idempotency-Key"] = id end
+end
 
 request = function()
   count = count + 1
-  headers["Idempotency-Key"] = prefix .. "-" .. count
+  identify(prefix .. "-" .. count)
   return wrk.format("POST", path, headers, body)
 end
 
