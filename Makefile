@@ -26,11 +26,14 @@ down: ## stop what `make up` left, if it was killed
 test: setup-dev chromium servers java languages ## every test
 	pytest
 
-fuzz: setup-dev ## 100,000 generated requests against the ingest service, counted by their answer
+SEED ?= $(shell date +%s)
+fuzz: setup-dev ## 100,000 connections of generated requests, and as many bodies, against the ingest service, counted by their answers (SEED=… again)
+	FAIRBOARD_TEST_FUZZ=100000 FAIRBOARD_TEST_SEED=$(SEED) pytest -n 0 --timeout 0 -s tests/test_ingest_connections.py
 	FAIRBOARD_TEST_FUZZ=100000 pytest -n 0 --timeout 0 -s tests/test_ingest_attacks.py -k no_body_and_no_header
 
-bench-ingest: setup-dev ## the ingest service beside the Go gateway, FastAPI and the machine (needs wrk, redis-server, Go)
+bench-ingest: setup-dev ## the ingest service beside the Go gateway, FastAPI and the machine, and under attack (needs wrk, redis-server, Go)
 	python benchmarks/ingest_bench.py
+	python benchmarks/attack_bench.py
 
 chaos: setup-dev ## kill -9 under load, a hundred times
 	python benchmarks/chaos_ingest.py --kills 100
