@@ -20,11 +20,22 @@ if secret ~= "" then
   local crypto = ffi.C -- wrk is linked with it
   local sha256, mac, base64 = crypto.EVP_sha256(), ffi.new("unsigned char[32]"), ffi.new("unsigned char[45]")
   headers["webhook-timestamp"] = stamp
-  identify = function(id)
+  local sign = function(id)
     local message = id .. "." .. stamp .. "." .. body
     crypto.HMAC(sha256, secret, #secret, message, #message, mac, nil)
+    return "v1," .. ffi.string(base64, crypto.EVP_EncodeBlock(base64, mac, 32))
+  end
+  -- Signing a large body is its client's work; here it would take the cores that are measured, so it is done before the clock starts.
+  local before = {}
+  init = function()
+    for n = 1, tonumber(os.getenv("BENCH_SIGNED_BEFORE")) do
+      local id = prefix .. "-" .. n
+      before[id] = sign(id)
+    end
+  end
+  identify = function(id)
     headers["webhook-id"] = id
-    headers["webhook-signature"] = "v1," .. ffi.string(base64, crypto.EVP_EncodeBlock(base64, mac, 32))
+    headers["webhook-signature"] = before[id] or sign(id)
   end
 else
   headers["X-Signature"] = os.getenv("BENCH_SIGNATURE")

@@ -60,7 +60,7 @@ class Admitted(Struct, frozen=True, gc=False):
 
 def admit(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
     """Leave out what is known at the door; keep the refused events, too."""
-    if not checked.refused and door.take(checked.events):
+    if checked.slices is None and door.take(checked.events):
         count, packing = len(checked.events), arrival.body.packing
         form = f"{checked.form}+{packing}" if packing else checked.form
         entry = _entry(arrival, form, arrival.body.raw, None, count) if count else None

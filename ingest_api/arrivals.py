@@ -37,6 +37,10 @@ class Arrivals:
         if len(self._bytes) == 1:
             self._loop.call_soon(self.go_through)
 
+    def resume(self, connection: "Connection", after_s: float) -> None:
+        """Let a connection go on with what it has not parsed, after that time."""
+        self._loop.call_later(after_s, self.receive, connection, b"")
+
     def add(self, request: Request) -> None:
         """Take a request that is complete."""
         self._requests.append(request)

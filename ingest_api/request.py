@@ -68,12 +68,8 @@ class Request:
         self.answered = b"0\r\n\r\n"
         self._done()
 
-    def release(self) -> None:
-        """Its body is held no more, as far as the limits on bodies go."""
-        self.connection.handler.bodies.release(self.address, len(self.body))
-
     def _done(self) -> None:
-        self.release()
+        self.connection.handler.bodies.release(self.address, len(self.body))
         self.connection.flush()
 
     def _head(self, status: int, head: bytes, framing: bytes) -> bytes:

@@ -24,9 +24,10 @@ _JOINED_AT: Final = 64  # parts: an object for each of thousands would be larger
 SMALL_BODY_BYTES: Final = 64 * 1024
 _MAX_HELD_BYTES: Final = 128 * 1024 * 1024
 _MAX_HELD_BYTES_OF_ADDRESS: Final = _MAX_HELD_BYTES // 2
-# What is parsed at once. A slice ends where a message may end, so that no other is read while the answer to it has to wait.
+# What is parsed at once. A slice ends where a message may end, so that it completes one request at most.
 _SLICE_BYTES: Final = 4 * 1024
 _END: Final = b"\r\n\r\n"
+_END_BYTES: Final = len(_END) - 1  # of an end may have come with the slice before
 _HOST: Final = re.compile(rb"(\[[\w:.%~-]*\]|[\w.~!$&'()*+;=%-]*)(:\d*)?", re.ASCII).fullmatch  # RFC 3986, without a user
 _ABSOLUTE: Final = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _VERSIONS: Final = ("1.1", "1.0")
@@ -77,8 +78,8 @@ class HeldBodies:
 class RequestParser:
     """Parses what a connection receives.
 
-    `request` is the one that is being read, `since` when it began (monotonic, s). `completed` are those that the last slice
-    completed, `problem` is why nothing can be read behind them.
+    `request` is the one that is being read, `since` when it began (monotonic, s). `completed` is the one that the last slice
+    completed, `problem` is why nothing can be read behind it.
     """
 
     def __init__(self, make: Callable[[], Request], bodies: HeldBodies) -> None:
@@ -86,7 +87,7 @@ class RequestParser:
         self._bodies = bodies
         self._parser = httptools.HttpRequestParser(self)
         self._resuming = False  # the parser reads the framing of a head again, behind which it had stopped
-        self.completed: list[Request] = []
+        self.completed: Request | None = None
         self.problem: Problem | None = None
         self.request: Request | None = None
         self.since = time.monotonic()
@@ -99,13 +100,14 @@ class RequestParser:
         self._bytes = self._fields = self._size = self._pieces = self._missing = 0
         self._parts: list[bytes] = []
         self._joined = bytearray()
+        self._tail = b""
+        self._has_trailer = False
 
     def feed(self, data: bytes, at: int) -> int:
         """Parse a slice of `data` from `at` on. Returns where the next one begins."""
         end = self._end_of_slice(data, at)
         part = data if at == 0 and end == len(data) else memoryview(data)[at:end]
-        if self.completed:
-            self.completed = []
+        self.completed = None
         self.steps += 1
         self._bytes += end - at
         try:
@@ -124,6 +126,8 @@ class RequestParser:
             self.problem = _other_version() if str(error) in _OTHER_VERSIONS else malformed
         except Problem as problem:
             self.problem = problem
+        if self.request is not None:
+            self._tail = bytes(part[-_END_BYTES:]) if len(part) >= _END_BYTES else (self._tail + bytes(part))[-_END_BYTES:]
         return end
 
     def drop(self) -> Request | None:
@@ -138,6 +142,8 @@ class RequestParser:
         """Where to stop, so that nothing is read behind the request that a slice completes."""
         if self._missing:
             return min(len(data), at + self._missing)
+        if self._tail and (across := (self._tail + data[at : at + _END_BYTES]).find(_END)) >= 0:
+            return at + across + len(_END) - len(self._tail)
         first = data.find(_END, at, at + _SLICE_BYTES)
         if first < 0:
             return min(len(data), at + _SLICE_BYTES)
@@ -183,6 +189,7 @@ class RequestParser:
         if self._fields > _MAX_FIELDS:
             raise Problem(431, "too-large", f"More than {_MAX_FIELDS} header and trailer fields.")
         if not self._in_head:
+            self._has_trailer = True
             return
         assert self.request is not None
         headers, name, value = self.request.headers, name.lower(), value.strip(b" \t")
@@ -252,10 +259,12 @@ class RequestParser:
         assert request is not None
         whole = len(self._parts) == 1 and not self._joined
         request.body = self._parts[0] if whole else b"".join((self._joined, *self._parts))
-        self.completed.append(request)
-        self.request, self.expects = None, False
+        self.completed, self.request, self.expects = request, None, False
         self.since = time.monotonic()
+        renew = self._has_trailer
         self._begin()
+        if renew:  # llhttp believes a trailer what only a header may say: that the connection ends, for one
+            self._parser = httptools.HttpRequestParser(self)
 
     def _read_target(self, request: Request) -> None:
         """Take a target that is no path: the absolute form, which every server must understand, or the asterisk of OPTIONS."""

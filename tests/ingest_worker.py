@@ -77,6 +77,10 @@ class OneWorker:
         (path,) = (self.settings.data_dir / "journal").glob("*/*.db")
         return path
 
+    def forget(self) -> None:
+        """Know no ids any more, so that the same requests are answered alike."""
+        self.worker._group._door.forget()
+
     def close(self) -> None:
         """Leave the journal to the sealer."""
         self.worker._journal.close()
@@ -86,6 +90,7 @@ class OneWorker:
 @contextmanager
 def one_worker(folder: Path) -> Iterator[OneWorker]:
     """A worker, quiet about what it refuses, closed at the end."""
+    structlog.reset_defaults()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     worker = OneWorker(folder)
     try:

@@ -163,10 +163,13 @@ def test_a_connection_ends_with_its_client(running: Service) -> None:
     before = held()
     for _ in range(20):
         assert _statuses(_raw(running, LAST)) == [b"200"]
-    wait_until(lambda: held() <= before, "their places are free", 5)
+    wait_until(lambda: held() <= before + 1, "their places are free", 5)  # the client that asks may not have been counted
 
 
 def test_headers_may_not_come_as_trailers(running: Service) -> None:
+    closing = b"POST /nothing HTTP/1.1\r\nhost: x\r\n" + CHUNKS + b"0\r\nconnection: close\r\n\r\n"
+    for cut in range(len(closing) - 5, len(closing) + 3):
+        assert _statuses(_raw(running, (closing + LAST)[:cut], (closing + LAST)[cut:])) == [b"404", b"200"]
     signature = sign(SECRET.encode(), EVENT).encode()
     trailer = b"0\r\nx-signature: %b\r\n\r\n" % signature
     request = b"POST /events HTTP/1.1\r\nhost: x\r\n" + _chunked(EVENT, end=trailer)
@@ -248,14 +251,16 @@ def test_what_is_no_event_is_a_400_that_says_what_it_looks_like(
 @pytest.mark.parametrize("number", ["150.0", "1.5e2", "-7.0", "9007199254740991.0"])
 def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(tmp_path: Path, number: str) -> None:
     event = json.dumps(progression(xp=0)).replace('"deltaXp": 0', f'"deltaXp": {number}').encode()
+    array = b"[" + event + b", " + event + b"]"
     with service(tmp_path / "data") as running:
         assert running.post("/events", event).status_code == 202
         assert running.post("/events/batch", event.replace(b'"playerId"', b'"more": [1], "playerId"')).json()["accepted"] == 1
+        assert running.post("/events/batch", array).json()["accepted"] == 2
         for wrong in (b"1.5", b"9007199254740993.0", b"1e400"):
             refused = running.post("/events", event.replace(number.encode(), wrong))
             assert (refused.status_code, refused.json()["field"]) == (400, "payload.deltaXp")
         running.stop()
-        assert running.events()["delta_xp"].to_list() == [int(float(number))] * 2
+        assert running.events()["delta_xp"].to_list() == [int(float(number))] * 4
 
 
 def test_reasons_are_in_the_senders_words(running: Service) -> None:
