@@ -26,7 +26,7 @@ from ingest_api.metrics import Metrics
 from ingest_api.segment import Refusal, SegmentDamagedError
 from ingest_api.unfold import unfold
 from warehouse.errors import LakeError
-from warehouse.events import split_days
+from warehouse.event_rows import split_days
 from warehouse.lake import Lake, Staged
 from warehouse.privacy import keep_private
 from warehouse.settings import Settings, load_settings

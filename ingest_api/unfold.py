@@ -20,7 +20,8 @@ import structlog
 from ingest_api.bodies import cut, plain
 from ingest_api.ids import event_id
 from ingest_api.segment import Entry, Refusal
-from warehouse.events import EventRows, decode_any, decode_event
+from warehouse.event_rows import EventRows
+from warehouse.events import decode_any, decode_event
 from warehouse.tables import EVENTS
 
 OTHER_CONTENT: Final = "this id came before with other content; the first one stays"

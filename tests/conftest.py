@@ -13,7 +13,8 @@ from redis_servers import clear
 from pipelines.cli import main
 from warehouse.calendar import Calendar
 from warehouse.embedded_redis import EmbeddedRedis, connect
-from warehouse.events import EventRows, decode_any, decode_event
+from warehouse.event_rows import EventRows
+from warehouse.events import decode_any, decode_event
 from warehouse.lake import Lake
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS

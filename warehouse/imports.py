@@ -17,7 +17,8 @@ import pyarrow as pa
 from warehouse.calendar import Calendar
 from warehouse.compaction import stage_settled
 from warehouse.errors import EventError
-from warehouse.events import Event, EventRows, check_depth, check_seconds, check_time, decode_any, decode_event, refusal
+from warehouse.event_rows import EventRows
+from warehouse.events import Event, check_depth, check_seconds, check_time, decode_any, decode_event, refusal
 from warehouse.import_files import digest_of, events_of
 from warehouse.lake import Lake
 from warehouse.tables import REJECTS
@@ -70,7 +71,7 @@ def _checked(body: bytes, now: int) -> tuple[Event, dict[str, Any]]:
         EventError: it breaks the contract, or has an unknown field that cannot be read.
     """
     event = decode_event(body)
-    check_depth(body, 1)
+    check_depth(body)
     check_seconds(event.ts)
     check_time(event.ts, min(event.ts, now) * 1000)  # as if it had come when it happened; but that is not later than now
     try:
