@@ -145,7 +145,7 @@ def test_what_http_does_not_allow_is_refused_and_the_connection_closed(
         assert b"connection: close" in received
 
 
-@pytest.mark.parametrize("first", [GET, _post(), _post(b"", EVENT, sent=_chunked(EVENT))])
+@pytest.mark.parametrize("first", [GET, _post(), _post(b"", EVENT, sent=_chunked(EVENT))], ids=["page", "event", "chunks"])
 def test_a_request_is_answered_wherever_it_is_cut_and_whatever_follows(running: Service, first: bytes) -> None:
     status = _statuses(_raw(running, first, LAST))[0]
     for cut in range(len(first) - 5, len(first) + 3):
@@ -238,6 +238,7 @@ def test_members_and_frames_follow_each_other(running: Service, packing: str, pa
         (b"%5B%7B%22type%22%3A%22progression%22%7D%5D", "web form"),
         (b"5\n6\n", "JSON"),
     ],
+    ids=["gzip", "zstd", "utf-16", "utf-16-be", "page", "form", "packed form", "numbers"],
 )
 @pytest.mark.parametrize("path", ["/events", "/events/batch"])
 def test_what_is_no_event_is_a_400_that_says_what_it_looks_like(
