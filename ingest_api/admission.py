@@ -10,13 +10,12 @@ from msgspec import Struct
 
 from ingest_api.bodies import Body, Checked, Refused, cut
 from ingest_api.door import Door
-from ingest_api.segment import Entry, Refusal
+from ingest_api.segment import OTHER_CONTENT, Entry, Refusal
 from warehouse.errors import EventError
+from warehouse.events import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from warehouse.events import Event
-
-_OTHER_CONTENT = "this id came before with other content; the first one stays"
 
 
 class ErrorItem(Struct, frozen=True):
@@ -81,7 +80,7 @@ def _admit_each(checked: Checked, arrival: Arrival, door: Door) -> Admitted:
             accepted.append(event)
             door.remember([event])
         elif content != hash(event):
-            refused.append(Refused(position, EventError("eventId", _OTHER_CONTENT), raw))
+            refused.append(Refused(position, EventError("eventId", OTHER_CONTENT), raw))
     refused.sort(key=lambda one: one.position)
     entry = None
     if kept:
@@ -126,5 +125,5 @@ _only_id = msgspec.json.Decoder(_OnlyId)
 def _id_in(body: bytes) -> str | None:
     try:
         return _only_id.decode(body).eventId
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
-from logging import ERROR, INFO
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -114,6 +113,7 @@ class App:
             if request.method == b"POST":
                 self.arrivals.add(request)
                 return
+        request.drop_body()
         self._try(self._page, request)
 
     def refuse(self, request: Request, problem: Problem) -> None:
@@ -218,16 +218,13 @@ class App:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None and request.begun:
-            log.log(
-                INFO if isinstance(error, ClientGone) else ERROR,
-                "stream.cut",
-                request_id=request.id.decode(),
-                reason=str(error),
-            )
+        if isinstance(error, ClientGone):
+            log.info("stream.left", request_id=request.id.decode(), reason=str(error))
+        elif error is not None and request.begun:
+            log.error("stream.cut", request_id=request.id.decode(), reason=str(error))
         elif isinstance(error, Problem):
             self._refuse(request, error)
-        elif error is not None and not isinstance(error, ClientGone):
+        elif error is not None:
             self._fault(request, error)
         elif (answer := task.result()) is not None:
             self._answer(request, *answer)
@@ -248,7 +245,7 @@ class App:
 
     def _limited(self, request: Request, problem: Problem) -> Problem:
         """Count a refusal by its client's address; who is refused too often is told that instead."""
-        client = b"refused:%b" % self._addresses.client(request.address, request.headers.get(b"x-forwarded-for"))
+        client = b"!refused:%b" % self._addresses.client(request.address, request.headers.get(b"x-forwarded-for"))
         self._refusals.count(client)
         try:
             self._refusals.check(client)
@@ -261,6 +258,9 @@ class App:
 
     def _fault(self, request: Request, error: BaseException) -> None:
         log.error("request.failed", request_id=request.id.decode(), exc_info=error)
+        if request.answered is not None:  # it failed on the way out
+            request.connection.cut()
+            return
         self._refuse(request, Problem(500, "internal", "A fault of this service; it has been logged."))
 
 

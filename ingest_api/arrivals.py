@@ -22,7 +22,6 @@ class Arrivals:
     """Bytes that wait to be parsed, and requests that wait to be checked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, check: Callable[[Request], None]) -> None:
-        """`check` must not raise."""
         self._loop = loop
         self._check = check
         self._bytes: list[tuple[Connection, bytes]] = []
@@ -56,4 +55,8 @@ class Arrivals:
                 connection.cut()
         requests, self._requests = self._requests, []
         for request in requests:
-            self._check(request)
+            try:
+                self._check(request)
+            except Exception:  # likewise
+                log.exception("request.failed")
+                request.connection.cut()

@@ -16,7 +16,17 @@ from msgspec import Meta, Struct
 from ingest_api.packing import packing, unpack
 from ingest_api.problems import Problem
 from warehouse.errors import EventError
-from warehouse.events import MALFORMED, MAX_DEPTH, Event, check_depth, check_time, decode_event, decode_events, refusal
+from warehouse.events import (
+    DECODE_ERRORS,
+    MALFORMED,
+    MAX_DEPTH,
+    Event,
+    check_depth,
+    check_time,
+    decode_event,
+    decode_events,
+    refusal,
+)
 
 MAX_EVENTS: Final = 5_000
 _MARK: Final = b"\xef\xbb\xbf"
@@ -142,18 +152,20 @@ def _check_each(form: str, content: bytes, received_ms: int) -> Checked:
             return _check_all(cut(form, content), received_ms)
         except msgspec.ValidationError:
             raise _too_many() from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise _no_events("JSON array of events", refusal(error), content) from None
-    checked = _check_all(_lines(content), received_ms)
-    if checked.events or not checked.refused:
-        return checked
-    # No event on any line: they may be over several lines, as tools for people write them, or this is something else.
-    if len(content) <= _MAX_GLUED_BYTES:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            checked = _check_all(cut(form, content), received_ms)
-    if checked.events or any(map(_is_object, checked.refused)):
+    checked = _check_all(_documents_or_lines(content), received_ms)
+    if checked.events or not checked.refused or any(map(_is_object, checked.refused)):
         return checked
     raise _no_events("JSON with an event on each line", checked.refused[0].error, content)
+
+
+def _documents_or_lines(content: bytes) -> Iterable[bytes]:
+    """Where everything is JSON, each document; else, and where they may be too many, each line."""
+    if len(content) <= _MAX_GLUED_BYTES:
+        with suppress(*DECODE_ERRORS):
+            return cut("lines", content)
+    return _lines(content)
 
 
 def _is_object(one: Refused) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ingest_api.journal import Journal
-from warehouse.errors import FairboardError
 
 Done = Callable[[Exception | None], None]
 
@@ -33,6 +32,6 @@ class Committer:
             error: Exception | None = None
             try:
                 self._journal.commit()
-            except FairboardError as failure:
+            except Exception as failure:  # noqa: BLE001 - whatever it is, the group is told, and the next one is committed
                 error = failure
             self._loop.call_soon_threadsafe(done, error)

@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
-        self.address = b""
+        self.address = self.customer = b""  # the other end's, and what stands for whoever sends from there
         self._parser = RequestParser(self._request, handler.bodies)
         self._unparsed, self._parsed = b"", 0  # what came, and how far it has been read
         self._open: deque[Request] = deque()  # not answered yet, in the order in which they came
@@ -76,19 +76,21 @@ class Connection(asyncio.Protocol):
             self._turn_away(b"")
             return
         self.address = str(peer[0]).encode()
-        if self.handler.limit.admit(self.address):
-            self.handler.connections.add(self)
-        else:
+        customer = self.handler.limit.admit(self.address)
+        if customer is None:
             self._turn_away(_TOO_MANY)
+            return
+        self.customer = customer
+        self.handler.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended changes nothing
-        """Forget it. What it had sent completely is accepted all the same; nobody reads the answer."""
+        """Forget it. What has been parsed of what it sent is accepted all the same; nobody reads the answer."""
         if self not in self.handler.connections:
             return
         self.handler.arrivals.go_through()
         self._lost = self._deaf = True
         self.handler.connections.discard(self)
-        self.handler.limit.leave(self.address)
+        self.handler.limit.leave(self.customer)
         self._parser.drop()
         self._wake()
 
@@ -97,13 +99,15 @@ class Connection(asyncio.Protocol):
         self.handler.arrivals.receive(self, data)
 
     def parse(self, data: bytes) -> None:
-        """Parse what came, and what is left of what came before, as far as a turn allows."""
+        """Parse what came, and what is left of what came before, as far as a turn allows; without data, what has rested."""
         if self._lost:
             return
-        self._queued = True
         if data:
             rest = self._unparsed[self._parsed :]
             self._unparsed, self._parsed = rest + data if rest else data, 0
+            if self._queued:  # it is read many times in one turn, and has one share of it
+                return
+        self._queued = True
         self._parser.steps = 0
         while self._may_parse() and self._parser.steps < _STEPS_A_TURN:
             self._parsed = self._parser.feed(self._unparsed, self._parsed)
@@ -143,6 +147,7 @@ class Connection(asyncio.Protocol):
         if self._lost:
             return
         ready, keep_alive = [], True
+        self._since = time.monotonic()
         while self._open and keep_alive and (answer := self._open[0].answered) is not None:
             ready.append(answer)
             keep_alive = self._open.popleft().keep_alive
@@ -168,6 +173,8 @@ class Connection(asyncio.Protocol):
         Raises:
             ClientGone: the connection has ended, or the client reads too slowly.
         """
+        if self._lost:
+            raise ClientGone("the connection has ended")
         self._transport.write(data)
         try:
             async with asyncio.timeout(MESSAGE_WITHIN_S):
@@ -228,6 +235,7 @@ class Connection(asyncio.Protocol):
         if self._client_done or (self._finishing and self._parser.request is None):
             if self._open:
                 self._open[-1].keep_alive = False
+                self._deaf = True
             elif self._client_done or not self._lingers:
                 self._transport.close()
 

@@ -22,21 +22,20 @@ class ConnectionLimit:
         self._open: Counter[bytes] = Counter()
         self.open = self.refused = 0
 
-    def admit(self, peer: bytes) -> bool:
-        """Count a new connection of that address, or refuse it."""
+    def admit(self, peer: bytes) -> bytes | None:
+        """Count a new connection of that address. Returns the customer whose it is; None where it is refused."""
         name = self._addresses.client(peer, None)
         full = self._open[name] >= self._of_address and not self._addresses.is_trusted(peer)
         if full or self.open >= self._in_all:
             self.refused += 1
-            return False
+            return None
         self._open[name] += 1
         self.open += 1
-        return True
+        return name
 
-    def leave(self, peer: bytes) -> None:
-        """A connection that was admitted has ended."""
-        name = self._addresses.client(peer, None)
-        self._open[name] -= 1
+    def leave(self, customer: bytes) -> None:
+        """A connection of theirs has ended."""
+        self._open[customer] -= 1
         self.open -= 1
-        if not self._open[name]:
-            del self._open[name]
+        if not self._open[customer]:
+            del self._open[customer]

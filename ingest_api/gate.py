@@ -148,17 +148,12 @@ class Gate:
 def memory(caller: Caller, answer: bytes) -> bytes:
     """The command that remembers the answer to a request with an `Idempotency-Key`. It has one reply."""
     assert caller.idempotency_key is not None
+    assert 100 <= caller.keep_s <= 999  # noqa: PLR2004 - three digits, as the command says
     value = caller.fingerprint + answer
     return _SET_IDEMPOTENCY % (len(caller.idempotency_key), caller.idempotency_key, len(value), value, caller.keep_s)
 
 
 _SET_IDEMPOTENCY: Final = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$3\r\n%03d\r\n"
-
-
-def forgetting(caller: Caller) -> bytes:
-    """The command that forgets a signature whose request was not accepted, so that it can come again. It has one reply."""
-    assert caller.replay_key is not None
-    return command(b"DEL", caller.replay_key)
 
 
 def other_body() -> Problem:

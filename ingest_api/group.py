@@ -18,7 +18,7 @@ from ingest_api.admission import Admitted, Arrival, admit
 from ingest_api.bodies import Checked
 from ingest_api.committer import Committer
 from ingest_api.door import Door
-from ingest_api.gate import NOTHING, Caller, Finding, Gate, forgetting, memory, other_body
+from ingest_api.gate import NOTHING, Caller, Finding, Gate, memory, other_body
 from ingest_api.journal import Journal, JournalBrokenError
 from ingest_api.metrics import Metrics
 from ingest_api.pressure import Pressure
@@ -143,6 +143,7 @@ class Group:
             self._start()
 
     def _succeed(self, group: list[Waiting], decisions: "_Decisions") -> None:
+        self._forget(decisions.forgotten)
         if decisions.memories:
             self._link.tell(b"".join(decisions.memories), len(decisions.memories))
         self._go_on()  # Redis works on the next group's question while this one is answered
@@ -150,12 +151,16 @@ class Group:
         for waiting, outcome in zip(group, decisions.outcomes, strict=True):
             _tell(waiting, outcome)
 
+    def _forget(self, signatures: list[bytes]) -> None:
+        """Let requests that were not accepted come again."""
+        if signatures:
+            self._link.tell(command(b"DEL", *signatures), 1)
+
     def _fail(self, group: list[Waiting], decisions: "_Decisions", error: Exception) -> None:
         """Nothing of the group counts: what was noted of it is forgotten, so that it can come again."""
         self._metrics.add("fairboard_ingest_commit_failures_total")
         self._door.forget()
-        if decisions.noted:
-            self._link.tell(command(b"DEL", *decisions.noted), 1)
+        self._forget(decisions.noted + decisions.forgotten)
         if isinstance(error, JournalBrokenError):
             self._pressure.give_up(str(error))
         if isinstance(error, FairboardError):
@@ -174,7 +179,10 @@ def _tell(waiting: Waiting, outcome: Outcome | Exception) -> None:
 
 
 class _Decisions:
-    """A group's outcomes, and what it adds to the journal and to Redis. `noted` are the signatures that it made known there."""
+    """A group's outcomes, and what it adds to the journal and to Redis.
+
+    `noted` are the signatures of what it accepts that it made known there, `forgotten` those of what it does not accept.
+    """
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -184,6 +192,7 @@ class _Decisions:
         self.refusals: list[Refusal] = []
         self.memories: list[bytes] = []
         self.noted: list[bytes] = []
+        self.forgotten: list[bytes] = []
         self.size = self.accepted = self.duplicates = self.rejected = 0
 
     def add(self, waiting: Waiting, finding: Finding) -> None:
@@ -192,7 +201,7 @@ class _Decisions:
             self._add(waiting, finding)
         except Exception as error:  # noqa: BLE001 - whatever it is, this client is told, and the others are served
             self._door.forget()  # some of its ids may be noted, and nothing of it is kept
-            self._forget(waiting, finding)
+            self._note(waiting, finding, accepted=False)
             self.outcomes.append(error)
 
     def _add(self, waiting: Waiting, finding: Finding) -> None:
@@ -201,23 +210,21 @@ class _Decisions:
             finding = _same_key(waiting.caller, finding, *self._keys[key])
         if finding.refusal is not None or finding.earlier is not None:
             self.outcomes.append(Outcome(finding, None, finding.earlier or b""))
-            if finding.refusal is not None:
-                self._forget(waiting, finding)
+            self._note(waiting, finding, accepted=finding.refusal is None)
             return
         admitted = admit(waiting.checked, waiting.arrival, self._door)
-        answer = _encode(admitted)
-        self._count(admitted, len(waiting.arrival.body.plain))
-        if key is not None and admitted.single_error is None:
-            self._keys[key] = (waiting.caller.fingerprint, answer)
+        answer, accepted = _encode(admitted), admitted.single_error is None
+        if key is not None and accepted:
             self.memories.append(memory(waiting.caller, answer))
-        if finding.noted and waiting.caller.replay_key is not None:
-            self.noted.append(waiting.caller.replay_key)
+            self._keys[key] = (waiting.caller.fingerprint, answer)
+        self._count(admitted, len(waiting.arrival.body.plain))
+        self._note(waiting, finding, accepted=accepted)
         self.outcomes.append(Outcome(finding, admitted, answer))
 
-    def _forget(self, waiting: Waiting, finding: Finding) -> None:
-        """Let a signature whose request was not accepted come again, unless it was known before this request."""
-        if finding.noted:
-            self.memories.append(forgetting(waiting.caller))
+    def _note(self, waiting: Waiting, finding: Finding, *, accepted: bool) -> None:
+        """Keep a signature that this request made known, or not."""
+        if finding.noted and (signature := waiting.caller.replay_key) is not None:
+            (self.noted if accepted else self.forgotten).append(signature)
 
     def _count(self, admitted: Admitted, size: int) -> None:
         if admitted.entry is not None:

@@ -176,8 +176,9 @@ class Journal:
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC
         if full and (self._connection is None or not self._roll_back()):
             return JournalFullError("The disk is full; nothing of this group was kept.")
+        reason = getattr(error, "strerror", None) or error  # without the path, which everyone would read in /readyz
         return JournalBrokenError(
-            f"Writing the journal failed ({error}). This worker accepts nothing more; what it answered with 202 is safe and "
+            f"Writing the journal failed ({reason}). This worker accepts nothing more; what it answered with 202 is safe and "
             "will be sealed. Check the disk, then restart the worker."
         )
 

@@ -3,15 +3,19 @@
 Looked up twice a second, not per request. What does not belong here: answering 503 (`app.py`).
 """
 
+import math
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Final
 
 from ingest_api import trouble
+from ingest_api.journal import READY
 from warehouse.settings import Settings
 
 _MIB: Final = 1024 * 1024
+_WAITS_S: Final = 120.0  # much longer than a sealer needs that is merely busy, or started again
 
 
 class Pressure:
@@ -31,12 +35,18 @@ class Pressure:
         """Measure the disk and the journal."""
         self.free_bytes = shutil.disk_usage(self._journal).free
         self.journal_bytes = _unsealed_bytes(self._journal)
-        self.stuck = trouble.read(self._journal)
+        self.stuck = trouble.read(self._journal) or self._delay()
         self.reason = self.broken or self._shortage()
 
     def give_up(self, reason: str) -> None:
         """Accept nothing more until this process is started again."""
         self.broken = self.reason = reason
+
+    def _delay(self) -> str:
+        """A sealer that hangs, or dies before it has sealed anything, says nothing itself."""
+        ready = [path.stat().st_mtime for path in self._journal.glob(f"*/*{READY}") if path.exists()]
+        waits_s = time.time() - min(ready, default=math.inf)
+        return f"What is ready to be sealed has waited for {waits_s:.0f} s." if waits_s > _WAITS_S else ""
 
     def _shortage(self) -> str:
         if self.free_bytes < self._floor:

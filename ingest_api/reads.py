@@ -111,7 +111,7 @@ class Reads:
             Problem: there is none; it says why, and what to do.
         """
         address = self._addresses.client(request.address, request.headers.get(b"x-forwarded-for"))
-        reader = b"read:%b:%b" % (self._access.reader(request), address)
+        reader = b"!read:%b:%b" % (self._access.reader(request), address)
         try:
             return await self._answer(request, plan(request), self._limit.check(reader))
         finally:

@@ -68,8 +68,13 @@ class Request:
         self.answered = b"0\r\n\r\n"
         self._done()
 
+    def drop_body(self) -> None:
+        """Let go of a body that nobody reads, or that has been read."""
+        self.connection.handler.bodies.release(self.connection.customer, len(self.body))
+        self.body = b""
+
     def _done(self) -> None:
-        self.connection.handler.bodies.release(self.address, len(self.body))
+        self.drop_body()
         self.connection.flush()
 
     def _head(self, status: int, head: bytes, framing: bytes) -> bytes:

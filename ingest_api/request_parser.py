@@ -23,7 +23,7 @@ _JOINED_AT: Final = 64  # parts: an object for each of thousands would be larger
 # Bodies up to here are always read; only larger ones count against the limits on all that are held.
 SMALL_BODY_BYTES: Final = 64 * 1024
 _MAX_HELD_BYTES: Final = 128 * 1024 * 1024
-_MAX_HELD_BYTES_OF_ADDRESS: Final = _MAX_HELD_BYTES // 2
+_MAX_HELD_BYTES_OF_CUSTOMER: Final = _MAX_HELD_BYTES // 2
 # What is parsed at once. A slice ends where a message may end, so that it completes one request at most.
 _SLICE_BYTES: Final = 4 * 1024
 _END: Final = b"\r\n\r\n"
@@ -38,18 +38,18 @@ class HeldBodies:
 
     def __init__(self) -> None:
         self._held = 0
-        self._of_address: Counter[bytes] = Counter()
+        self._of_customer: Counter[bytes] = Counter()
 
-    def check(self, address: bytes, size: int) -> None:
+    def check(self, customer: bytes, size: int) -> None:
         """Refuse that many bytes more.
 
         Raises:
             Problem: 503, they are many, and too many are held already.
         """
         if size > SMALL_BODY_BYTES:
-            self._check(address, size)
+            self._check(customer, size)
 
-    def grow(self, address: bytes, before: int, after: int) -> None:
+    def grow(self, customer: bytes, before: int, after: int) -> None:
         """Count a body that has grown.
 
         Raises:
@@ -57,20 +57,20 @@ class HeldBodies:
         """
         if after > SMALL_BODY_BYTES:
             amount = after - (before if before > SMALL_BODY_BYTES else 0)
-            self._check(address, amount)
+            self._check(customer, amount)
             self._held += amount
-            self._of_address[address] += amount
+            self._of_customer[customer] += amount
 
-    def release(self, address: bytes, size: int) -> None:
+    def release(self, customer: bytes, size: int) -> None:
         """A body of that size is held no more."""
         if size > SMALL_BODY_BYTES:
             self._held -= size
-            self._of_address[address] -= size
-            if not self._of_address[address]:
-                del self._of_address[address]
+            self._of_customer[customer] -= size
+            if not self._of_customer[customer]:
+                del self._of_customer[customer]
 
-    def _check(self, address: bytes, amount: int) -> None:
-        if self._held + amount > _MAX_HELD_BYTES or self._of_address.get(address, 0) + amount > _MAX_HELD_BYTES_OF_ADDRESS:
+    def _check(self, customer: bytes, amount: int) -> None:
+        if self._held + amount > _MAX_HELD_BYTES or self._of_customer.get(customer, 0) + amount > _MAX_HELD_BYTES_OF_CUSTOMER:
             detail = f"Too many bodies above {SMALL_BODY_BYTES:,} bytes are on their way; send smaller ones, or this again."
             raise Problem(503, "busy", detail, headers=(("retry-after", "1"),))
 
@@ -134,7 +134,7 @@ class RequestParser:
         """Let go of what has been read of a request. Returns that request."""
         request, self.request = self.request, None
         if request is not None:
-            self._bodies.release(request.address, self._size)
+            self._bodies.release(request.connection.customer, self._size)
         self._begin()
         return request
 
@@ -227,7 +227,7 @@ class RequestParser:
             self._missing = int(headers[b"content-length"])
             if self._missing > MAX_BODY_BYTES:
                 raise _too_large()
-            self._bodies.check(request.address, self._missing)
+            self._bodies.check(request.connection.customer, self._missing)
         expects = headers.get(b"expect", b"").lower() == b"100-continue"
         self.expects = expects and request.version == "1.1"
 
@@ -242,7 +242,7 @@ class RequestParser:
             raise _too_large()
         if self._pieces > _MAX_PARTS:
             raise Problem(413, "too-large", f"The body came in more than {_MAX_PARTS:,} parts; send larger ones.")
-        self._bodies.grow(request.address, self._size, size)
+        self._bodies.grow(request.connection.customer, self._size, size)
         self._size, self.expects = size, False
         if self._missing:
             self._missing -= len(part)

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from warehouse.errors import FairboardError
 
+OTHER_CONTENT: Final = "this id came before with other content; the first one stays"  # a refusal at the door and of the sealer
 # Far below the gigabyte that SQLite takes; packing more at once saves nothing.
 _ROW_BYTES: Final = 1024 * 1024
 SCHEMA: Final = """

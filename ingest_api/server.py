@@ -15,7 +15,7 @@ import httpx
 import structlog
 
 from ingest_api import trouble
-from ingest_api.journal import DAMAGED, journal_dir
+from ingest_api.journal import DAMAGED, Slot, journal_dir
 from ingest_api.keys import require_keys
 from warehouse.errors import FairboardError
 from warehouse.settings import Settings
@@ -43,7 +43,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
     """
     require_keys(settings)
     stopping: list[int] = []
-    root, damaged = journal_dir(settings), _damaged(settings)
+    root = journal_dir(settings)
     handlers = {number: signal.signal(number, lambda n, _: stopping.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
     environment = settings_environment(settings)
     sealer = _Child(environment | SEALER_ENVIRONMENT, "ingest_api.sealer")
@@ -68,17 +68,23 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
         for number, handler in handlers.items():
             signal.signal(number, handler)
         log.info("server.stopped")
-    left = [path for path in root.glob("[0-9]*/*") if path not in damaged]
-    if left:
+    if left := _left(root):
+        damaged = sum(name.endswith(DAMAGED) for name in left)
         raise FairboardError(
-            f"{len(left)} files of accepted events could not be sealed and are kept in {root}; the log says why. Mend that and "
-            "start the service again: it seals them. Do not remove them."
+            f"{len(left)} segments with accepted events could not be sealed and are kept in {root}; the log says why. Do not "
+            f"remove them. {len(left) - damaged} will be sealed by the service when it is started again and what was wrong is "
+            f"mended; {damaged} cannot be read ({DAMAGED}) and need a person."
         )
 
 
-def _damaged(settings: Settings) -> set[Path]:
-    """What was set aside before this run, and is for a person to look at."""
-    return set(journal_dir(settings).glob(f"*/*{DAMAGED}*"))
+def _left(root: Path) -> set[str]:
+    """The segments of slots that no living worker has."""
+    left = set()
+    for folder in filter(Path.is_dir, root.glob("[0-9]*")):
+        if slot := Slot.take(folder):
+            left |= {path.name.removesuffix("-wal") for path in folder.iterdir()}
+            slot.release()
+    return left
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:

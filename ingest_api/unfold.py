@@ -19,12 +19,11 @@ import structlog
 
 from ingest_api.bodies import cut, plain
 from ingest_api.ids import event_id
-from ingest_api.segment import Entry, Refusal
+from ingest_api.segment import OTHER_CONTENT, Entry, Refusal
 from warehouse.event_rows import EventRows
 from warehouse.events import decode_any, decode_event
 from warehouse.tables import EVENTS
 
-OTHER_CONTENT: Final = "this id came before with other content; the first one stays"
 _LONGEST_EVENT: Final = 1024 * 1024  # bytes; DuckDB's buffer is twice that, and what it refuses is read event by event
 _BETWEEN: Final = re.compile(rb"\}\s*,\s*\{")  # two elements of an array
 _QUOTE, _CLOSE, _COMMA, _OPEN, _BLANK, _NEWLINE = b'"},{ \n'
@@ -122,6 +121,7 @@ def _row(rows: EventRows, seen: dict[str, bytes], entry: Entry, position: int, b
     """Add an event, unless its id was there before. Returns the id, and the body that came first with it."""
     decode_event(body)  # the door has seen it: a row that Arrow would not take must not sink the others
     event = decode_any(body)
+    msgspec.json.encode(event)  # what could not be written must not be found out with all rows of the segment
     name: str = event.get("eventId") or event_id(entry.id_base, position)
     if name not in seen:
         rows.append(event, name, entry.received_ms, entry.key_id)

@@ -21,18 +21,24 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = b""
-        self.closed = False
+        self.ended = self.closed = self.paused = False
 
     def get_extra_info(self, _name: str) -> tuple[str, int]:
         return "127.0.0.1", 1
 
     def write(self, data: bytes) -> None:
+        if self.ended or self.closed:
+            raise RuntimeError("nothing can be written any more")
         self.written += data
 
     def write_eof(self) -> None:
-        """Nothing follows."""
+        self.ended = True
 
-    pause_reading = resume_reading = write_eof
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def close(self) -> None:
         self.closed = True
@@ -61,10 +67,17 @@ class OneWorker:
         made = [self.connect() for _ in requests]
         for (connection, _), request in zip(made, requests, strict=True):
             connection.data_received(request)
-        self.loop.run_until_complete(self._answered())
+        self.run()
         for connection, _ in made:
             connection.connection_lost(None)
         return [transport.written for _, transport in made]
+
+    def run(self) -> None:
+        """Until everything that came is answered."""
+        self.loop.run_until_complete(self._answered())
+
+    def held_bytes(self) -> int:
+        return self.worker._app.bodies._held
 
     async def _answered(self) -> None:
         while self.worker._app.busy or not self.worker._group.idle:  # noqa: ASYNC110 - thousands of times, each within a millisecond

@@ -19,6 +19,7 @@ from ingest_api.sealer import seal_once
 from ingest_api.signature import secret_bytes, sign
 from tests.ingest_fixtures import SECRET, Service, progression, service, wait_until
 from tests.ingest_worker import one_worker
+from warehouse.embedded_redis import EmbeddedRedis
 from warehouse.settings import Settings
 
 FUZZ = int(os.environ.get("FAIRBOARD_TEST_FUZZ", "1500"))
@@ -167,6 +168,57 @@ def test_a_fault_at_one_connection_does_not_reach_those_that_sent_in_the_same_tu
         worker.loop.run_until_complete(asyncio.sleep(0))
         assert [transport.written[:12] for _, transport in made] == [b"HTTP/1.1 200", b"", b"HTTP/1.1 200"]
         assert [transport.closed for _, transport in made] == [False, True, False]
+
+
+def test_what_a_pipelining_client_sends_while_the_service_stops_is_not_read_and_all_else_is_answered(tmp_path: Path) -> None:
+    bodies = [json.dumps(progression(f"p{n}")).encode() for n in range(3)]
+    with one_worker(tmp_path) as worker:
+        connection, transport = worker.connect()
+        connection.data_received(_signed(bodies[0]) + _signed(bodies[1]))
+        connection.finish()
+        connection.data_received(_signed(bodies[2]))
+        worker.run()
+        assert transport.written.count(b"HTTP/1.1 202") == 2
+        assert transport.written.count(b"connection: close") == 1
+        assert transport.ended
+
+
+def test_a_connection_has_one_share_of_a_turn_however_often_it_is_read(tmp_path: Path) -> None:
+    chunks = b"POST /events HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * 2_000
+    with one_worker(tmp_path) as worker:
+        connection, transport = worker.connect()
+        connection.data_received(chunks)
+        for _ in range(20):
+            connection.data_received(b"2\r\nab\r\n" * 2_000)
+        worker.loop.run_until_complete(asyncio.sleep(0))
+        assert connection._parser.steps < 1_000  # noqa: SLF001 - of some 42,000; what else it does is not seen
+        assert transport.paused
+        connection.data_received(b"0\r\n\r\n")
+        worker.loop.run_until_complete(asyncio.sleep(0.5))
+        assert transport.written.startswith(b"HTTP/1.1 413")
+        assert not transport.paused
+
+
+def test_a_body_that_nobody_reads_is_not_held(tmp_path: Path) -> None:
+    with one_worker(tmp_path) as worker:
+        for path in (b"/nothing", b"/healthz", b"/metrics"):
+            head = b"GET %b HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n" % path
+            connection, _ = worker.connect()
+            connection.data_received(head + b" " * 300_000)
+            worker.loop.run_until_complete(asyncio.sleep(0))
+            connection.connection_lost(None)
+        assert worker.held_bytes() == 0
+
+
+def test_a_stamped_request_that_was_refused_for_its_content_is_refused_alike_when_it_comes_again(tmp_path: Path) -> None:
+    with (
+        EmbeddedRedis(Settings(data_dir=tmp_path / "redis", _env_file=None)) as redis,
+        service(tmp_path / "data", FAIRBOARD_REDIS_URL=redis.url) as running,
+    ):
+        wait_until(lambda: running.http.get("/readyz").json()["status"] == "ready", "Redis is connected")
+        body, now = json.dumps(progression(xp=1.5)).encode(), int(time.time())
+        stamped = {"x_signature": sign(SECRET.encode(), body, now), "x_timestamp": str(now), "idempotency_key": "wrong"}
+        assert [running.post("/events", body, **stamped).status_code for _ in range(2)] == [400, 400]
 
 
 JSON = st.recursive(

@@ -36,11 +36,10 @@ BETWEEN = BLANKS | st.sampled_from(
 )
 FRONT = BLANKS | st.sampled_from([b"", b"\xef\xbb\xbf", b" \xef\xbb\xbf\n", b"\xef\xbb\xbf\xef\xbb\xbf", b"[", b"\x1e"])
 TEXTS = st.text(max_size=6) | st.sampled_from(["},{", "}\n{", '"', "\\", "\u2028", "\x85", "\x7f", "😀", "\\u0000"])
+ODD = st.sampled_from(['"\\ud800"', '"\\ud83d\\ude00"', "NaN", '""'])
+PLAYERS = st.text("abé", min_size=1, max_size=3).map(json.dumps) | ODD
 DEEP = st.integers(0, 1100).map(lambda levels: "[" * levels + "]" * levels)
-RAW = (
-    st.sampled_from(["9" * 25, "9" * 5000, "-0", "1e999", "-1E+5", "1.50", "0.1e1", "true", '"\\ud83d\\ude00"', "[{},{}]"])
-    | DEEP
-)
+RAW = st.sampled_from(["9" * 25, "9" * 5000, "-0", "1e999", "-1E+5", "1.50", "0.1e1", "true", "[{},{}]"]) | DEEP | ODD
 NUMBERS = st.sampled_from(["1", "-5", "150.0", "1.5e2", "1.5", "9007199254740993.0", "9007199254740991.0", "9" * 19, "1e400"])
 
 
@@ -50,7 +49,7 @@ def documents(draw: st.DrawFn) -> bytes:
     payload = [f'"deltaXp":{draw(NUMBERS)}', f'"activity":{json.dumps(draw(TEXTS), ensure_ascii=draw(st.booleans()))}']
     fields = [
         '"type":"progression"',
-        f'"playerId":{json.dumps("p" + draw(st.text("abé", max_size=3)))}',
+        f'"playerId":{draw(PLAYERS)}',
         f'"ts":{NOW}' + draw(st.sampled_from(["", "", "", ".0", "e0"])),
         '"payload":{' + ",".join(draw(st.permutations(payload))) + "}",
     ]
@@ -129,9 +128,22 @@ def test_accepted_is_landed_for_every_body_and_for_those_that_came_with_it(tmp_p
     assert statuses[400] > 10
 
 
+@pytest.mark.parametrize("odd", ['"playerId": "\\ud800"', '"y": NaN', '"y": "\\ud800"'])
+def test_what_one_reader_takes_and_another_does_not_is_refused_and_nobody_else_suffers(tmp_path: Path, odd: str) -> None:
+    event = '{"x": %s, "ts": %d.0, "playerId": "p", %s, "type": "progression", "payload": {"deltaXp": 1, "activity": "q"}}'
+    requests = [_request(b"/events", (event % ("9" * 5000, NOW, odd)).encode(), b"")]
+    requests.append(_request(b"/events", json.dumps(progression("bystander")).encode(), b""))
+    with one_worker(tmp_path) as worker:
+        assert [status for status, _ in _answers(worker.send_together(requests))] == [400, 202]
+    assert seal_once(Settings(data_dir=tmp_path, _env_file=None)) == 2  # with the refused one
+    assert Service(tmp_path, 0).events().get_column("player_id").to_list() == ["bystander"]
+
+
 @pytest.mark.parametrize(
     ("body", "players"),
     [
+        ("{0}{1}\n5", "ab"),
+        ("{0}\n{{}}{1}", "ab"),
         ("{0}{1}", "ab"),
         ("{0} {1}", "ab"),
         ("{0}\n\n \r\n{1}\r\n", "ab"),
@@ -237,7 +249,9 @@ def test_what_cannot_be_read_after_all_is_refused_event_by_event_and_the_segment
         segment.Entry(NOW * 1000, "k", b"z" * 16, "r", "lines+gzip", random.Random(1).randbytes(40), None, 1),
         segment.Entry(NOW * 1000, "k", b"w" * 16, "r", "lines", b'{"type":"foo"}\n' + good.replace(b"good", b"late"), None, 2),
     ]
+    half = good.replace(b'"good"', b'"\\ud800"')  # half of a character: JSON as little as text
+    broken.append(segment.Entry(NOW * 1000, "k", b"v" * 16, "r", "event", half, None, 1))
     rows, refused = unfold([broken[0], entry, *broken[1:]])
     assert rows["player_id"].to_pylist() == ["good", "also", "late"]
-    assert [one.position for one in refused] == [0, 0, 0]
+    assert [one.position for one in refused] == [0, 0, 0, 0]
     assert all(one.reason.startswith("accepted, but cannot be ") for one in refused)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ingest_fixtures
 import pytest
 from conftest import Fairboard, encode, progression
 from ingest_fixtures import service
@@ -52,12 +53,12 @@ def test_nothing_that_the_service_and_redis_write_is_open(tmp_path: Path) -> Non
     assert redis.stdout is not None
     redis.stdout.readline()  # it is up
     with service(data) as running:
-        running.client().post_batch(encode(progression("ann", "2026-12-01", 10)))
+        assert running.client().post_batch([ingest_fixtures.progression("ann")]).accepted == 1
         assert list(data.glob("journal/*/*"))
         assert open_to_others(data) == []
     redis.terminate()
     redis.wait()
-    assert list(data.glob("lake/*/*/*.parquet"))
+    assert list(data.glob("lake/events/*/*.parquet"))
     assert open_to_others(data) == []
 
 
@@ -84,11 +85,17 @@ def test_links_and_folders_of_everybody_are_left_as_they_are(tmp_path: Path) -> 
     shared, own = tmp_path / "shared", tmp_path / "own"
     for folder in (shared, own):
         folder.mkdir()
+        (folder / "journal").mkdir(0o700)
         (folder / "link").symlink_to(outside)
         (folder / "tool").touch()
         (folder / "tool").chmod(0o755)
     shared.chmod(0o1777)
     for folder in (shared, own):
         close_to_others(folder)
+    anothers = tmp_path / "home"
+    anothers.mkdir()
+    (anothers / "letter").touch(0o644)
+    close_to_others(anothers)
+    assert stat.S_IMODE((anothers / "letter").stat().st_mode) == 0o644
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (outside, shared, shared / "tool", own, own / "tool")]
     assert modes == [0o644, 0o1777, 0o755, 0o700, 0o700]

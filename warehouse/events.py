@@ -101,6 +101,7 @@ _TYPE_NAMES = {
 _EXPECTED = re.compile(r"Expected `([^`|]+)(?: \| null)?`(?:, got `([^`]+)`)?(?: of length)?(?: ([<>]=) (-?\d+))?")
 _BOUNDS = {">=": "at least", "<=": "at most"}
 MALFORMED = "malformed JSON"
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # of what is no event
 _BACKSLASH, _DEL = b"\\\x7f"  # as numbers: bytes are searched for one in a fifth of the time
 _CONTROLS, _NUL = re.compile(r"[\x00-\x1f\x7f-\x9f]"), re.compile(r"\x00")
 _FORBIDDEN = dict.fromkeys(("playerId", "eventId", "bossId", "itemId"), _CONTROLS)
@@ -153,7 +154,7 @@ def decode_event(body: bytes | msgspec.Raw) -> Event:
         if not str(error).startswith("Expected `int") or "got `float`" not in str(error):
             raise refusal(error) from None
         event = _decode_floats(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise refusal(error) from None
     if _may_hold_controls(body):
         _check_characters(event)
@@ -163,7 +164,7 @@ def decode_event(body: bytes | msgspec.Raw) -> Event:
 def _decode_floats(body: bytes) -> Event:
     try:
         event: Event = msgspec.convert(decode_any(body), Event)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise refusal(error) from None
     return event
 
@@ -194,7 +195,7 @@ def decode_events(body: bytes, *, lines: bool) -> list[Event]:
     """
     try:
         events: list[Event] = _event_decoder.decode_lines(body) if lines else _batch_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise refusal(error) from None
     if _may_hold_controls(body):
         for event in events:
@@ -253,10 +254,8 @@ def decode_any(body: bytes | msgspec.Raw) -> Any:
     try:
         event = _any_decoder.decode(body)
     except msgspec.ValidationError:  # an integer of thousands of digits
-        try:
-            event = json.loads(bytes(body), parse_int=_integer, parse_float=_number)
-        except json.JSONDecodeError as error:
-            raise msgspec.DecodeError(f"JSON is malformed: {error}") from None
+        _document.decode(body)  # `json` would take more than JSON: NaN, halves of characters
+        event = json.loads(bytes(body), parse_int=_integer, parse_float=_number)
     if isinstance(event, dict) and isinstance(kind := event.get("type"), str):
         _make_whole(event, ("ts",))
         if isinstance(payload := event.get("payload"), dict):
@@ -282,3 +281,4 @@ def _integer(text: str) -> int | str:
 
 _MAX_DIGITS = 4_000  # Python refuses to read more than 4,300
 _any_decoder = msgspec.json.Decoder(float_hook=_number)
+_document = msgspec.json.Decoder(msgspec.Raw)

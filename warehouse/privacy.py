@@ -5,6 +5,7 @@ What does not belong here: who may ask the service, or Redis (`embedded_redis.py
 
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from warehouse.errors import SettingsError
 from warehouse.settings import load_settings
 
 _OTHERS = 0o077
+_OURS = {"journal", "lake", "redis", "instance", "keys.json", "fairboard.sqlite", "_lake.json"}  # one is in any folder of ours
 
 
 def keep_private() -> None:
@@ -23,16 +25,19 @@ def keep_private() -> None:
     with suppress(SettingsError):
         settings = load_settings()
         for folder in (settings.data_dir, settings.lake_dir):
-            close_to_others(folder)
+            try:
+                close_to_others(folder)
+            except OSError as error:
+                sys.stderr.write(f"{folder} stays as open to other users as it was: {error}\n")
 
 
 def close_to_others(folder: Path) -> None:
     """Take a folder, and all in it that is this user's, from other users.
 
     The folder comes last, and so says that it is done: walking a lake of years takes seconds. Links are not followed; a folder
-    of another user, or everybody's (/tmp), is not ours to close.
+    of another user, or everybody's (/tmp), or without anything that Fairboard makes, is not ours to close.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() or _is_anothers(folder):
         return
     status = folder.stat()
     if status.st_uid != os.geteuid() or status.st_mode & stat.S_ISVTX or not status.st_mode & _OTHERS:
@@ -41,6 +46,11 @@ def close_to_others(folder: Path) -> None:
         for name in (*folders, *files):
             _close(os.path.join(parent, name))  # noqa: PTH118 - a Path of each costs more than the rest
     _close(str(folder))
+
+
+def _is_anothers(folder: Path) -> bool:
+    names = set(os.listdir(folder))  # noqa: PTH208 - the names are all that is wanted
+    return bool(names) and not names & _OURS
 
 
 def _close(path: str) -> None:
