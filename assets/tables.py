@@ -30,8 +30,9 @@ def partitions_among(settings: Settings, days: Iterable[date], at: datetime | No
 
     Dagster stops at a key that is none. An event may be 5 minutes ahead, and so of tomorrow; others lie before FIRST_DAY.
     """
+    partitions = daily_partitions(settings)
     with dg.partition_loading_context(at):
-        return {day for day in days if daily_partitions(settings).has_partition_key(str(day))}
+        return {day for day in days if partitions.has_partition_key(str(day))}
 
 
 def days_of(context: dg.AssetExecutionContext) -> Days:

@@ -74,10 +74,12 @@ def ingest_under_attack(names: list[str], seconds: float, rounds: int) -> None:
 def main() -> None:
     """All attacks at once, or those that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*ATTACKS, []], help="which attacks, at once; default all")
+    parser.add_argument("names", nargs="*", metavar="ATTACK", help="which attacks, at once; default all")
     parser.add_argument("--seconds", type=float, default=5, help="of load with and without, each round")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(ATTACKS):
+        parser.error(f"no such attack: {', '.join(unknown)}; there are {', '.join(ATTACKS)}")
     ingest_under_attack(arguments.names or list(ATTACKS), arguments.seconds, arguments.rounds)
 
 

@@ -24,6 +24,7 @@ PAUSE_S: Final = 0.001  # of whoever is refused at once: a loop that only connec
 HEAD: Final = b"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 TRAILERS: Final = HEAD + b"0\r\n" + b"a:\r\n" * 400_000 + b"\r\n"
 CHUNKS: Final = HEAD + b"2\r\nab\r\n" * 2**19
+PIPELINE: Final = (HEAD + b"2\r\nab\r\n" * 16_000 + b"0\r\n\r\n") * 10
 REQUESTS: Final = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
 
 SIZES: Final = {"trailers": len(TRAILERS), "chunks": len(CHUNKS)}
@@ -61,7 +62,14 @@ def chunks(connect: Connect) -> None:
         _await_end(connection)
 
 
-ATTACKS: Final = {attack.__name__: attack for attack in (trailers, waiting, unread, chunks)}
+def pipelined(connect: Connect) -> None:
+    """Requests, one behind the other, whose bodies come in as many chunks as are read: refused each, and the connection goes on."""
+    with connect() as connection:
+        while True:
+            connection.sendall(PIPELINE)
+
+
+ATTACKS: Final = {attack.__name__: attack for attack in (trailers, waiting, unread, chunks, pipelined)}
 
 
 def _await_end(connection: socket.socket) -> None:

@@ -12,7 +12,7 @@ from ingest_api.bodies import Body, Checked, Refused, cut
 from ingest_api.door import Door
 from ingest_api.segment import OTHER_CONTENT, Entry, Refusal
 from warehouse.errors import EventError
-from warehouse.events import DECODE_ERRORS
+from warehouse.events import id_in
 
 if TYPE_CHECKING:
     from warehouse.events import Event
@@ -102,7 +102,7 @@ def _entry(arrival: Arrival, form: str, body: bytes, positions: bytes | None, co
 
 
 def _refusal(arrival: Arrival, one: Refused) -> Refusal:
-    event_id = _id_in(one.body)
+    event_id = id_in(one.body)
     return Refusal(
         arrival.received_ms,
         arrival.key_id,
@@ -113,17 +113,3 @@ def _refusal(arrival: Arrival, one: Refused) -> Refusal:
         event_id,
         one.body,
     )
-
-
-class _OnlyId(Struct):
-    eventId: str | None = None  # noqa: N815 - the contract's name
-
-
-_only_id = msgspec.json.Decoder(_OnlyId)
-
-
-def _id_in(body: bytes) -> str | None:
-    try:
-        return _only_id.decode(body).eventId
-    except DECODE_ERRORS:
-        return None

@@ -1,6 +1,6 @@
 """A client for our own callers: signs, stamps, sends, and tries again without counting anything twice.
 
-What does not belong here: anything a game server would need beyond this; `examples/clients/` has that in four languages.
+What does not belong here: anything a game server would need beyond this; `examples/clients/` has that in other languages.
 """
 
 import time

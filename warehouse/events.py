@@ -263,6 +263,21 @@ def decode_any(body: bytes | msgspec.Raw) -> Any:
     return event
 
 
+class _OnlyId(Struct):
+    eventId: str | None = None
+
+
+def id_in(body: bytes) -> str | None:
+    """The `eventId` of what was refused, where one can be read."""
+    try:
+        return _only_id.decode(body).eventId
+    except DECODE_ERRORS:
+        return None
+
+
+_only_id = msgspec.json.Decoder(_OnlyId)
+
+
 def _make_whole(values: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in names:
         value = values.get(name)

@@ -18,7 +18,7 @@ from warehouse.calendar import Calendar
 from warehouse.compaction import stage_settled
 from warehouse.errors import EventError
 from warehouse.event_rows import EventRows
-from warehouse.events import Event, check_depth, check_seconds, check_time, decode_any, decode_event, refusal
+from warehouse.events import Event, check_depth, check_seconds, check_time, decode_any, decode_event, id_in, refusal
 from warehouse.import_files import digest_of, events_of
 from warehouse.lake import Lake
 from warehouse.tables import REJECTS
@@ -100,18 +100,6 @@ def _refused(path: Path, position: int, body: bytes, error: EventError) -> dict[
         "position": position,
         "field": error.field,
         "reason": error.reason,
-        "event_id": _id_in(body),
+        "event_id": id_in(body),
         "body": body.decode("utf-8", errors="backslashreplace"),
     }
-
-
-class _OnlyId(msgspec.Struct):
-    eventId: str | None = None  # noqa: N815 - the contract's name
-
-
-def _id_in(body: bytes) -> str | None:
-    """The id of a refused event, where it can be read."""
-    try:
-        return msgspec.json.decode(body, type=_OnlyId).eventId
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
