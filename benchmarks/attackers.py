@@ -63,7 +63,7 @@ def chunks(connect: Connect) -> None:
 
 
 def pipelined(connect: Connect) -> None:
-    """Requests, one behind the other, whose bodies come in as many chunks as are read: refused each, and the connection goes on."""
+    """Requests, one behind the other, with bodies in as many chunks as are read: each is refused, the next one read."""
     with connect() as connection:
         while True:
             connection.sendall(PIPELINE)

@@ -4,7 +4,9 @@ What does not belong here: bytes on sockets (`connection.py`), and anything that
 """
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _JSON: Final = b"content-type: application/json\r\n"
 _PROBLEM: Final = b"content-type: application/problem+json\r\n"
 _METRICS: Final = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_EXPOSED_S: Final = 0.2
 _INTAKE: Final = (b"/events", b"/events/batch")
 # From here on a body's digest takes longer than to have it made by another thread, without the interpreter's lock.
 _LARGE_BODY_BYTES: Final = 32 * 1024
@@ -74,6 +77,7 @@ class App:
         self._repeat_status = 202 if settings.idempotency == "replay" else 409
         self._id_prefix = os.urandom(8).hex().encode()
         self._count = 0
+        self._exposed, self._exposed_at = b"", -math.inf
         self._pages: dict[bytes, Callable[[Request], None]] = {
             b"/healthz": self._healthz,
             b"/readyz": self._readyz,
@@ -202,7 +206,10 @@ class App:
 
     def _metrics_page(self, request: Request) -> None:
         self._access.check_internal(request, self._address_of(request))
-        self._answer(request, 200, _METRICS, exposition(self._metrics.folder).encode())
+        now = time.monotonic()
+        if now - self._exposed_at > _EXPOSED_S:  # it takes a millisecond, and may be asked for a hundred times at once
+            self._exposed, self._exposed_at = exposition(self._metrics.folder).encode(), now
+        self._answer(request, 200, _METRICS, self._exposed)
 
     def _openapi(self, request: Request) -> None:
         self._access.check_internal(request, self._address_of(request))

@@ -31,7 +31,7 @@ from warehouse.events import (
 MAX_EVENTS: Final = 5_000
 _MARK: Final = b"\xef\xbb\xbf"
 _BLANKS: Final = b" \t\r\n"
-# Every document of a body becomes an object before they can be counted; larger bodies need an event on each line.
+# Every document of a body becomes an object before they can be counted: a larger body is cut by lines.
 _MAX_GLUED_BYTES: Final = 1024 * 1024
 _FORM: Final = re.compile(rb"[\w.%+-]+=|%[57]B", re.IGNORECASE)
 
@@ -120,6 +120,8 @@ def check_batch(body: Body, received_ms: int) -> Checked:
         _check_depths(form, content, len(events))
     except EventError:
         return _check_each(form, content, received_ms)
+    if form == "lines" and len(content) > _MAX_GLUED_BYTES and not _one_a_line(content, len(events)):
+        return _check_each(form, content, received_ms)
     return Checked(form, events, None, None, [])
 
 
@@ -160,8 +162,20 @@ def _check_each(form: str, content: bytes, received_ms: int) -> Checked:
     raise _no_events("JSON with an event on each line", checked.refused[0].error, content)
 
 
+def _one_a_line(content: bytes, count: int) -> bool:
+    """Whether each of that many events has a line of its own.
+
+    Outside of a text `}` and `{` follow each other only where one document ends and the next begins, and a text holds no line
+    feed: so there are as many such places at line ends as there are boundaries, or fewer.
+    """
+    return count - 1 in (content.count(b"}\n{"), content.count(b"}\r\n{"))
+
+
 def _documents_or_lines(content: bytes) -> Iterable[bytes]:
-    """Where everything is JSON, each document; else, and where they may be too many, each line."""
+    """Where everything is JSON, each document; else, and where they may be too many, each line.
+
+    It follows from the bytes alone, not from what is right in them: the same body has the same positions when it comes again.
+    """
     if len(content) <= _MAX_GLUED_BYTES:
         with suppress(*DECODE_ERRORS):
             return cut("lines", content)

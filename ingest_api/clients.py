@@ -4,12 +4,15 @@ An address stands for whoever can send from it: of IPv6 the first 64 bits, which
 comes as IPv6 is itself. What does not belong here: counting (`gate.py`, `connection_limit.py`).
 """
 
+import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from warehouse.errors import SettingsError
 
 _MAX_HOPS = 16
+_UNKNOWN = b"unknown"  # who came through a trusted proxy that wrote no address: not the proxy
+_WITH_PORT = re.compile(r"^(?:(\d+\.\d+\.\d+\.\d+):\d+|\[([^\]]+)\](?::\d+)?)$")  # as some proxies write it
 _ONE_CUSTOMER_BITS = 64
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -66,9 +69,9 @@ class Addresses:
         address = peer
         while hops and is_in(address, self._trusted):
             try:
-                address = str(_parse(hops.pop().strip())).encode()
+                address = str(_parse(_WITH_PORT.sub(r"\1\2", hops.pop().strip()))).encode()
             except ValueError:
-                break  # a trusted proxy wrote no address: that proxy is all that is known
+                return _UNKNOWN
         return address
 
 

@@ -28,11 +28,13 @@ def packing(encoding: bytes) -> str:
     Raises:
         Problem: 415 for an encoding nobody reads here.
     """
+    if not encoding:
+        return ""
     text = encoding.decode("latin-1").lower()
-    name = _NAMES.get(text)
-    if name is None:
+    names = [name for part in text.split(",") if (name := _NAMES.get(part.strip(), part))]
+    if len(names) > 1 or not _NAMES.keys() >= set(names):
         raise Problem(415, "encoding", f"Content-Encoding {text!r} is not read here; send gzip, zstd or none.")
-    return name
+    return names[0] if names else ""
 
 
 def unpack(body: bytes, packing: str) -> bytes:

@@ -17,6 +17,7 @@ from ingest_api.request import Request
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 MAX_HEAD_BYTES: Final = 32 * 1024  # head and trailer together
 _MAX_FIELDS: Final = 100
+_STEPS_A_REQUEST: Final = 15  # what answering costs beside parsing
 _MAX_PARTS: Final = 16_384  # of a body: chunks, or what came at once
 _PART_OVERHEAD_BYTES: Final = 16  # a chunk's size and line ends
 _JOINED_AT: Final = 64  # parts: an object for each of thousands would be larger than what it holds
@@ -260,6 +261,7 @@ class RequestParser:
         whole = len(self._parts) == 1 and not self._joined
         request.body = self._parts[0] if whole else b"".join((self._joined, *self._parts))
         self.completed, self.request, self.expects = request, None, False
+        self.steps += _STEPS_A_REQUEST
         self.since = time.monotonic()
         renew = self._has_trailer
         self._begin()

@@ -128,6 +128,21 @@ def test_accepted_is_landed_for_every_body_and_for_those_that_came_with_it(tmp_p
     assert statuses[400] > 10
 
 
+@pytest.mark.parametrize("padding", [0, 700_000], ids=["small", "above a MiB"])
+def test_a_body_is_cut_alike_whatever_is_right_in_it(tmp_path: Path, padding: int) -> None:
+    def event(player: str, **more: object) -> str:
+        return json.dumps(progression(player, padding="x" * padding, **more))
+
+    whole, parts = event("a") + event("b") + "\n" + event("c"), event("a") + event("b") + "\n" + event("c", eventId=5)
+    with one_worker(tmp_path) as worker:
+        answers = _answers(worker.send_together([_request(b"/events/batch", body.encode(), b"") for body in (whole, parts)]))
+        rows, _ = unfold(segment.read(worker.finished_segment())[0])
+    told = [(answer["accepted"], answer["rejected"]) for _, answer in answers]
+    # A larger body is cut by lines: two events on one are refused, whether or not the third is right.
+    assert told == ([(3, 0), (2, 1)] if not padding else [(1, 1), (0, 2)])
+    assert rows.num_rows == sum(accepted for accepted, _ in told)
+
+
 @pytest.mark.parametrize("odd", ['"playerId": "\\ud800"', '"y": NaN', '"y": "\\ud800"'])
 def test_what_one_reader_takes_and_another_does_not_is_refused_and_nobody_else_suffers(tmp_path: Path, odd: str) -> None:
     event = '{"x": %s, "ts": %d.0, "playerId": "p", %s, "type": "progression", "payload": {"deltaXp": 1, "activity": "q"}}'

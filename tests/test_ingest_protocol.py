@@ -205,9 +205,10 @@ def test_a_head_says_how_long_the_body_would_be(running: Service) -> None:
     assert head.headers["content-length"] == got.headers["content-length"]
 
 
-@pytest.mark.parametrize("encoding", ["GZIP", "x-gzip", "ZStd", "identity"])
+@pytest.mark.parametrize("encoding", ["GZIP", "x-gzip", "ZStd", "identity", "gzip, identity", "identity,, zstd ,"])
 def test_encodings_are_named_without_case(running: Service, encoding: str) -> None:
-    pack = {"g": gzip.compress, "x": gzip.compress, "z": zstandard.compress, "i": bytes}[encoding[0].lower()]
+    named = encoding.lower()
+    pack = gzip.compress if "gzip" in named else zstandard.compress if "zstd" in named else bytes
     assert running.post("/events", pack(EVENT), content_encoding=encoding).status_code == 202
 
 
@@ -338,7 +339,11 @@ def test_connections_of_one_address_are_limited_and_their_end_makes_room(tmp_pat
         (b"2001:db8:1:2:3:4:5:6", None, b"2001:db8:1:2::/64"),
         (b"10.0.0.1", b"2001:db8:1:2::9, ::ffff:10.0.0.2", b"2001:db8:1:2::/64"),
         (b"::ffff:10.0.0.1", b"198.51.100.7", b"198.51.100.7"),
-        (b"10.0.0.1", b"198.51.100.7, nonsense", b"10.0.0.1"),
+        (b"10.0.0.1", b"198.51.100.7, nonsense", b"unknown"),
+        (b"10.0.0.1", b"", b"unknown"),
+        (b"10.0.0.1", None, b"10.0.0.1"),
+        (b"10.0.0.1", b"198.51.100.7:4711", b"198.51.100.7"),
+        (b"10.0.0.1", b"[2001:db8:1:2::9]:443", b"2001:db8:1:2::/64"),
         (b"192.0.2.1", b"198.51.100.7", b"192.0.2.1"),
     ],
 )
