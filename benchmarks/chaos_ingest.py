@@ -4,8 +4,8 @@
 
 Two workers and the sealer run under load, odd bodies and strangers' garbage in it; at a random moment one of the processes, or
 all of them, is killed. In the end every event whose 202 was read must be in the lake, and none that was not sent; an id may lie
-there twice (a client repeats what it got no answer to), but then with the same content. Prints one line; exits with 1 where an
-event is missing.
+there twice (a client repeats what it got no answer to), but then with the same content, and no more than once when its day has
+been folded. Prints one line; exits with 1 where an event is missing or counts twice.
 """
 
 import argparse
@@ -18,10 +18,12 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,19 @@ class Clients:
                 return
 
 
+def _counted(running: Service, first_ts: int, last_ts: int) -> int:
+    """How many events the days from one moment to another (s since the epoch) have, once they are folded."""
+    first, last = (datetime.fromtimestamp(ts, UTC).date().isoformat() for ts in (first_ts, last_ts))
+    fairboard = Path(sys.executable).with_name("fairboard")
+    environment = os.environ | {"FAIRBOARD_DATA_DIR": str(running.folder), "FAIRBOARD_FIRST_DAY": first}
+    for command in (
+        ["materialize", "--from", first, "--to", last],
+        ["sql", "SELECT sum(events) AS n FROM player_days", "--json"],
+    ):
+        done = subprocess.run([fairboard, *command], env=environment, stdout=subprocess.PIPE, check=True)
+    return int(json.loads(done.stdout)[0]["n"])
+
+
 def kill_something(running: Service, chance: random.Random) -> None:
     """One process of the service, or all of them."""
     children = psutil.Process(running.process.pid).children()
@@ -140,9 +155,11 @@ def main() -> int:
         found = set(rows["event_id"])
         lost, foreign = clients.answered - found, found - clients.sent
         copies = running.events().height - len(found)
+        twice = _counted(running, rows["ts"].min(), rows["ts"].max()) - len(found)
         figure = {"name": "chaos_ingest", "kills": arguments.kills, "answered": len(clients.answered), "lost": len(lost)}
-        print(json.dumps(figure | {"foreign": len(foreign), "differing": rows.height - len(found), "copies": copies}))
-        failed = bool(lost or foreign or rows.height > len(found) or clients.miscounted)
+        more = {"foreign": len(foreign), "differing": rows.height - len(found), "copies": copies, "twice": twice}
+        print(json.dumps(figure | more))
+        failed = bool(lost or foreign or rows.height > len(found) or twice or clients.miscounted)
     if failed:
         print(f"what is left lies in {folder}: {sorted(lost | foreign)[:20]} {clients.miscounted[:3]}", file=sys.stderr)
     else:
