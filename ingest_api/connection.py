@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol, cast
 
 from ingest_api.arrivals import Arrivals
@@ -53,7 +54,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.address = self.customer = b""  # the other end's, and what stands for whoever sends from there
-        self._parser = RequestParser(self._request, handler.bodies)
+        self._parser = RequestParser(partial(Request, self), handler.bodies)
         self._unparsed, self._parsed = b"", 0  # what came, and how far it has been read
         self._open: deque[Request] = deque()  # not answered yet, in the order in which they came
         self._queued = False  # whether what is unparsed is being parsed, or has its time
@@ -207,9 +208,6 @@ class Connection(asyncio.Protocol):
         self._after_parsing()
 
     # Requests
-
-    def _request(self) -> Request:
-        return Request(self)
 
     def _received(self, request: Request) -> None:
         self._open.append(request)
