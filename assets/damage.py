@@ -18,6 +18,6 @@ from warehouse.tables import EVENTS
 )
 def no_files_set_aside(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Look into the quarantine."""
-    found = quarantined(Lake(settings.lake_dir, settings.timezone), EVENTS)
+    found = quarantined(Lake(settings), EVENTS)
     files = dg.MetadataValue.md("\n".join(f"- `{path}`" for path in found))
     return dg.AssetCheckResult(passed=not found, metadata={"files": files, "what to do": "docs/operations.md"} if found else {})

@@ -58,7 +58,7 @@ class Data:
         """
 
         def make(settings: Settings) -> None:
-            lake = Lake(settings.lake_dir)
+            lake = Lake(settings)
             for table in (EVENTS, *DAILY):
                 link(self.month(), settings, table.name)
             for day in Days(YEAR.first, MONTH.first - timedelta(days=1)):
@@ -109,7 +109,7 @@ class Data:
 def simulate(settings: Settings, days: Days, players: float, events_a_day: float) -> None:
     """Play the days into the lake."""
     scenario = Scenario(players=round(players), days=days, seed=7, events_per_player_day=events_a_day / players, newcomers=0)
-    game, lake = Simulation(scenario, Calendar.of(settings)), Lake(settings.lake_dir)
+    game, lake = Simulation(scenario, Calendar.of(settings)), Lake(settings)
     for day in days:
         land(lake, game, day)
 
@@ -130,7 +130,7 @@ def shifted(rows: pa.Table, days: int) -> pa.Table:
 
 def link(source: Settings, target: Settings, table: str) -> None:
     """The files of a table in another lake, as hard links: no lake changes a file in place."""
-    Lake(target.lake_dir)
+    Lake(target)
     for tree in (table, f"_manifest/{table}"):
         shutil.copytree(source.lake_dir / tree, target.lake_dir / tree, copy_function=hard_link)
 

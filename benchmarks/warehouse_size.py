@@ -55,7 +55,7 @@ class Game:
         self.days = Days(FIRST, FIRST + timedelta(days=days - 1))
         scenario = Scenario(players=players, days=self.days, seed=7, events_per_player_day=8)
         simulation = Simulation(scenario, Calendar.of(self.settings))
-        self.lake = Lake(self.settings.lake_dir)
+        self.lake = Lake(self.settings)
         self.landed = {day: _as_sent(simulation.day(day)) for day in self.days}
         self.events = sum(rows.num_rows for rows in self.landed.values())
         started = time.perf_counter()

@@ -8,16 +8,14 @@ What does not belong here: anything drawn, and anything that writes.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import polars as pl
 import streamlit as st
 
 from warehouse.calendar import Calendar, Days, Window, WindowKind
 from warehouse.database import reading
-from warehouse.engine import DuckDBEngine, scan
+from warehouse.engine import DuckDBEngine
 from warehouse.fairness.judgements import bind_event_scores
 from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.folds import stale_days
@@ -44,10 +42,9 @@ SHOWN_ACTIVITIES = 5  # as many as the theme has colours
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A partition's keys, files, and a stamp that changes with its content."""
+    """A partition's keys, and a stamp that changes with its content."""
 
     keys: Keys
-    files: tuple[Path, ...]
     stamp: str
 
 
@@ -58,8 +55,12 @@ class Board:
     window: str
     season: str
     start: date
-    files: tuple[Path, ...]
     stamp: str
+
+    @property
+    def keys(self) -> Keys:
+        """Its partition of `leaderboards`."""
+        return {"window_kind": self.window, "season": self.season, "window_start": self.start}
 
 
 def partitions(settings: Settings, table: Table) -> tuple[Partition, ...]:
@@ -69,14 +70,11 @@ def partitions(settings: Settings, table: Table) -> tuple[Partition, ...]:
 
 @st.cache_resource(ttl=LISTING_TTL_S, max_entries=32, show_spinner=False)
 def _listing(_settings: Settings, root: str, table: str, _table: Table) -> tuple[Partition, ...]:
-    lake = Lake(_settings.lake_dir, _settings.timezone)
-    found = []
-    for keys in lake.partitions(_table):
-        files = tuple(sorted(lake.folder(_table, keys).glob("*.parquet")))
-        if files:
-            stamp = ",".join(f"{path.name}@{path.stat().st_mtime_ns}" for path in files)
-            found.append(Partition(keys, files, f"{root}/{table}/{[*keys.values()]}:{stamp}"))
-    return tuple(found)
+    with Lake(_settings) as lake:
+        return tuple(
+            Partition(keys, f"{root}/{table}/{[*keys.values()]}:{lake.fingerprint(_table, keys)}")
+            for keys in lake.partitions(_table)
+        )
 
 
 def days_of(settings: Settings, table: Table) -> list[date]:
@@ -93,15 +91,9 @@ def _answer(
     parameters: dict[str, Any],
 ) -> pl.DataFrame:
     """Run `sql` over what `_bind` made visible. `stamp` says what that is and in which state."""
-    for last_try in (False, True):
-        try:
-            with DuckDBEngine(_settings) as engine:
-                _bind(engine)
-                return pl.DataFrame(pl.from_arrow(engine.connection.sql(sql, params=parameters).to_arrow_table()))
-        except duckdb.IOException:  # a partition was replaced between the listing and the reading
-            if last_try:
-                raise
-    raise AssertionError
+    with DuckDBEngine(_settings) as engine:
+        _bind(engine)
+        return pl.DataFrame(pl.from_arrow(engine.connection.sql(sql, params=parameters).to_arrow_table()))
 
 
 def _over_days(settings: Settings, sql: str, table: Table, days: Days, **parameters: Any) -> pl.DataFrame:
@@ -111,7 +103,7 @@ def _over_days(settings: Settings, sql: str, table: Table, days: Days, **paramet
 
 def _over_board(settings: Settings, sql: str, board: Board, **parameters: Any) -> pl.DataFrame:
     def bind(engine: DuckDBEngine) -> None:
-        engine.connection.execute(f"CREATE TEMP VIEW board AS {scan(LEADERBOARDS, list(board.files))}")
+        engine.bind_files(LEADERBOARDS, engine.lake.paths(engine.lake.of(LEADERBOARDS, board.keys)), "board")
 
     return _answer(settings, board.stamp, sql, bind, parameters)
 
@@ -272,7 +264,7 @@ def scored_events(settings: Settings, player: str, day: date) -> pl.DataFrame:
 def boards(settings: Settings) -> list[Board]:
     """Every board of the lake, the latest start first."""
     found = [
-        Board(str(keys["window_kind"]), str(keys["season"]), start, part.files, part.stamp)
+        Board(str(keys["window_kind"]), str(keys["season"]), start, part.stamp)
         for part in partitions(settings, LEADERBOARDS)
         if isinstance(start := (keys := part.keys)["window_start"], date)
     ]
@@ -317,8 +309,8 @@ def revisions(_settings: Settings, root: str, window: Window) -> list[Revision]:
 @st.cache_data(ttl=ANSWER_TTL_S, max_entries=64, show_spinner="Comparing the boards …", hash_funcs={Window: repr})
 def revision_diff(_settings: Settings, root: str, window: Window, revision: int) -> pl.DataFrame:  # noqa: ARG001 (as above)
     """Who differs from the revision before, the first `TOP`, with the columns of `warehouse.revisions.diff`."""
-    with reading(_settings) as connection:
-        return diff(Lake(_settings.lake_dir, _settings.timezone), connection, window, revision).head(TOP)
+    with reading(_settings) as connection, Lake(_settings) as lake:
+        return diff(lake, connection, window, revision).head(TOP)
 
 
 def whole_board(settings: Settings, board: Board) -> pl.DataFrame:

@@ -50,7 +50,6 @@ from warehouse import readings
 from warehouse.calendar import Season, WindowKind, iso
 from warehouse.engine import DuckDBEngine, Engine
 from warehouse.errors import FairboardError
-from warehouse.lake import PARTITION_FILE
 from warehouse.privacy import keep_private
 from warehouse.settings import load_settings
 from warehouse.standings import BoardRows, open_board
@@ -64,11 +63,16 @@ class Unknown(FairboardError):
 
 
 def answer(engine: Engine, question: Question) -> Iterator[bytes]:
-    """The frames of an answer.
+    """The frames of an answer, of one snapshot of the lake throughout.
 
     Raises:
         FairboardError: there is no such season, player, day.
     """
+    with engine.lake:
+        yield from _frames(engine, question)
+
+
+def _frames(engine: Engine, question: Question) -> Iterator[bytes]:
     if isinstance(question, AskRanks):
         yield from _whole(_ranks(engine, question))
     elif isinstance(question, AskProgress):
@@ -136,8 +140,8 @@ def _progress(engine: Engine, player: str) -> Progress:
     if not days.height:
         raise Unknown(f"Nobody has seen a player {player!r}. Ids are exact; /leaderboard lists some.")
     last = days.row(0, named=True)
-    made = (engine.lake.folder(PROGRESSION, {"event_date": last["event_date"]}) / PARTITION_FILE).stat().st_mtime
-    return Progress(player, last["xp_total"], last["level_after"], last["xp_to_next"], iso(made))
+    made_ms = max(file.modified_ms for file in engine.lake.of(PROGRESSION, {"event_date": last["event_date"]}))
+    return Progress(player, last["xp_total"], last["level_after"], last["xp_to_next"], iso(made_ms / 1000))
 
 
 def _seasons(engine: Engine, today: date) -> Seasons:

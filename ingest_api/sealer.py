@@ -1,7 +1,8 @@
 """From the journal to Parquet: its own process, so that converting never takes the workers' time.
 
-A segment becomes one file per day, named after the segment: sealing it twice gives the same files. The segment goes only when
-they are durable. What does not belong here: writing Parquet (`warehouse.lake`), what an event is (`warehouse.events`).
+A segment becomes one file per day, and all segments that are ready one commit per table. They go only when it is durable; what
+was committed when the sealer died is known by the number that the commit was marked with (`batch.json`).
+What does not belong here: writing Parquet (`warehouse.lake`), what an event is (`warehouse.events`).
 """
 
 import fcntl
@@ -9,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 import structlog
 
@@ -27,13 +30,16 @@ from ingest_api.segment import Refusal, SegmentDamagedError
 from ingest_api.unfold import unfold
 from warehouse.errors import LakeError
 from warehouse.event_rows import split_days
-from warehouse.lake import Lake, Staged
+from warehouse.instance import instance_of
+from warehouse.lake import Lake, Marker, Staged, write_durably
 from warehouse.privacy import keep_private
 from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
 
 _PAUSE_S = 0.2
 _AT_ONCE = 2
+_BATCH = 16  # segments that are committed together
+_NOTED = ".batch.json"
 
 log = structlog.get_logger(__name__)
 
@@ -45,20 +51,19 @@ def seal_once(settings: Settings) -> int:
     # Arrow's own pool gives memory back after each segment, and the next pays for clear pages: 8 % of the time.
     pa.set_memory_pool(pa.system_memory_pool())
     with _alone(root):
-        lake = Lake(settings.lake_dir, settings.timezone)
-        metrics = Metrics.of(root, "sealer")
+        sealer = _Sealer(settings, root)
         _recover_dead_slots(root)
+        sealer.finish_batches()
         segments = sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name)
-        # Arrow's readers, sorts and writers leave the interpreter free. Only staging is concurrent: a commit relies on the
-        # folders that it finds being on disk.
-        with ThreadPoolExecutor(_AT_ONCE, "stage-segment") as pool:
-            staged = [(path, pool.submit(_stage, lake, settings, path)) for path in segments]
-            sealed = [_try(lake, metrics, path, content) for path, content in staged]
-        if failed := sealed.count(None):
-            trouble.note(root, f"{failed} segments of the journal cannot be sealed; they are kept, and the log says why.")
+        for start in range(0, len(segments), _BATCH):
+            sealer.seal(segments[start : start + _BATCH])
+        if sealer.failed:
+            trouble.note(
+                root, f"{sealer.failed} segments of the journal cannot be sealed; they are kept, and the log says why."
+            )
         else:
             trouble.clear(root)
-        return sum(count or 0 for count in sealed)
+        return sealer.sealed
 
 
 def run(settings: Settings, parent: int) -> None:
@@ -94,26 +99,102 @@ class _Content(NamedTuple):
     refused: int
 
 
-def _try(lake: Lake, metrics: Metrics, path: Path, content: Future[_Content]) -> int | None:
-    """Seal a segment; None for one that cannot be sealed now: it stays for the next time, and does not stop the others."""
-    try:
-        files, events, refused = content.result()
-        lake.commit(files)
-        path.unlink()
-    except SegmentDamagedError as error:
-        if path.exists():
-            set_aside(path, str(error))
-            metrics.add("fairboard_seal_damaged_total")
-        return 0
-    except Exception as error:  # whatever it is, the other segments are sealed, and this one is tried again
-        log.exception("seal.failed", segment=path.stem, reason=str(error), exc_info=_stack_of(error))
-        metrics.add("fairboard_seal_failures_total")
+class _Batch(msgspec.Struct, frozen=True):
+    """Segments that are committed together, noted before they are: their paths in the journal, and the commits' number."""
+
+    number: int
+    segments: list[str]
+
+
+class _Sealer:
+    """One pass over the journal."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self._settings, self._root = settings, root
+        self._lake = Lake(settings)
+        self._metrics = Metrics.of(root, "sealer")
+        self._writer = f"journal {instance_of(settings)}"
+        self._waiting: set[Path] = set()  # segments of batches that could not be finished
+        self.sealed = 0
+        self.failed = 0
+
+    def seal(self, segments: list[Path]) -> None:
+        """Seal segments in one commit per table. One that cannot be read stays, and does not stop the others."""
+        # Arrow's readers, sorts and writers leave the interpreter free.
+        with ThreadPoolExecutor(_AT_ONCE, "stage-segment") as pool:
+            staging = [
+                (path, pool.submit(_stage, self._lake, self._settings, path)) for path in segments if path not in self._waiting
+            ]
+            contents = {path: content for path, future in staging if (content := self._staged(path, future))}
+        if not contents:
+            return
+        batch = _Batch(time.time_ns(), [str(path.relative_to(self._root)) for path in contents])
+        note = self._root / f"{batch.number}{_NOTED}"
+        try:
+            write_durably(note, msgspec.json.encode(batch))
+            self._commit(batch, contents)
+            self._done(note, contents)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the segments stay, and the next pass finds out what was committed
+            self._fail(list(contents), error)
+
+    def finish_batches(self) -> None:
+        """Find out what was committed of the batches that a pass before did not finish, and do the rest."""
+        for note in sorted(self._root.glob(f"*{_NOTED}")):
+            batch = msgspec.json.decode(note.read_bytes(), type=_Batch)
+            paths = [path for name in batch.segments if (path := self._root / name).exists()]
+            if (
+                paths
+                and self._lake.marked(EVENTS, self._writer) != batch.number
+                and self._lake.marked(REJECTS, self._writer) != batch.number
+            ):
+                note.unlink()  # nothing of it was: its segments are like all others
+                continue
+            try:
+                contents = {path: _stage(self._lake, self._settings, path) for path in paths}
+                self._commit(batch, contents)
+                self._done(note, contents)
+            except Exception as error:  # noqa: BLE001 - as in `seal`
+                self._waiting.update(paths)
+                self._fail(paths, error)
+
+    def _staged(self, path: Path, future: Future[_Content]) -> _Content | None:
+        try:
+            return future.result()
+        except SegmentDamagedError as error:
+            if path.exists():
+                set_aside(path, str(error))
+                self._metrics.add("fairboard_seal_damaged_total")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other segments are sealed, and this one is tried again
+            self._fail([path], error)
         return None
-    log.debug("segment.sealed", segment=path.stem, events=events, refused=refused)
-    metrics.add("fairboard_seal_events_total", events)
-    metrics.add("fairboard_seal_rejects_total", refused)
-    metrics.add("fairboard_seal_segments_total")
-    return events + refused
+
+    def _commit(self, batch: _Batch, contents: dict[Path, _Content]) -> None:
+        marker = Marker(self._writer, batch.number)
+        files = [file for content in contents.values() for file in content.files]
+        try:
+            for table in (EVENTS, REJECTS):
+                of_table = [file for file in files if file.table is table]
+                if of_table and self._lake.marked(table, self._writer) != batch.number:
+                    self._lake.commit(table, of_table, marker=marker)
+        finally:
+            for file in files:
+                file.temporary.unlink(missing_ok=True)
+
+    def _done(self, note: Path, contents: dict[Path, _Content]) -> None:
+        for path, content in contents.items():
+            path.unlink()
+            log.debug("segment.sealed", segment=path.stem, events=content.events, refused=content.refused)
+            self._metrics.add("fairboard_seal_events_total", content.events)
+            self._metrics.add("fairboard_seal_rejects_total", content.refused)
+            self._metrics.add("fairboard_seal_segments_total")
+            self.sealed += content.events + content.refused
+        note.unlink()
+
+    def _fail(self, paths: list[Path], error: Exception) -> None:
+        self.failed += len(paths)
+        names = ", ".join(path.stem for path in paths)
+        log.error("seal.failed", segment=names, reason=str(error), exc_info=_stack_of(error))
+        self._metrics.add("fairboard_seal_failures_total", len(paths))
 
 
 def _stack_of(error: Exception) -> Exception | None:
@@ -126,9 +207,8 @@ def _stage(lake: Lake, settings: Settings, path: Path) -> _Content:
     entries, refused = segment.read(path)
     table, conflicts = unfold(entries)
     refused += conflicts
-    name = f"{path.stem}.parquet"
-    staged = [lake.stage(EVENTS, part, {"event_date": day}, name) for day, part in split_days(table, settings.zone)]
-    staged += [lake.stage(REJECTS, part, {"event_date": day}, name) for day, part in _reject_days(settings, refused)]
+    staged = [lake.stage(EVENTS, part, {"event_date": day}, path.stem) for day, part in split_days(table, settings.zone)]
+    staged += [lake.stage(REJECTS, part, {"event_date": day}, path.stem) for day, part in _reject_days(settings, refused)]
     return _Content(staged, table.num_rows, len(refused))
 
 

@@ -6,8 +6,8 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 
 from assets.tables import partitions_among
+from warehouse.basis import behind
 from warehouse.engine import DuckDBEngine
-from warehouse.folds import behind_days, stale_days
 from warehouse.settings import Settings
 
 DAY_JOB = "day"
@@ -37,14 +37,15 @@ def refresh_schedule() -> dg.ScheduleDefinition:
             yield dg.SkipReason("The runs of an earlier tick are still at it.")
             return
         with DuckDBEngine(settings) as engine:
-            # The live job folds player_days within seconds; progression tells how far the rest of the graph has come.
-            stale = {*stale_days(engine), *behind_days(engine)}
+            waiting: dict[date, int] = {}
+            for one in behind(engine):
+                waiting[one.day] = max(waiting.get(one.day, 0), one.since_ms)
             today = engine.calendar.day_of(int(tick.timestamp()))
         # Dagster asks which days are partitions at the tick's time, however late it runs.
-        due = partitions_among(settings, stale | failed_days(context.instance, tick - RETRIED_FOR), tick)
+        due = partitions_among(settings, waiting.keys() | failed_days(context.instance, tick - RETRIED_FOR), tick)
         if today not in due and partitions_among(settings, [today], tick):
             yield dg.RunRequest(run_key=f"new day {today}", partition_key=str(today))
-        for day in sorted(due, reverse=True)[:DAYS_A_TICK]:
+        for day in sorted(due, key=lambda day: (waiting.get(day, 0), day))[:DAYS_A_TICK]:
             # The tick is part of the key: a day may be asked for any number of times.
             yield dg.RunRequest(run_key=f"{day} at {tick}", partition_key=str(day))
 

@@ -65,14 +65,14 @@ def land(settings: Settings) -> Land:
 
 
 def land_events(settings: Settings, events: list[dict[str, Any]], name: str = "seal") -> None:
-    lake, calendar, rows = Lake(settings.lake_dir, settings.timezone), Calendar.of(settings), EventRows()
+    lake, calendar, rows = Lake(settings), Calendar.of(settings), EventRows()
     for number, event in enumerate(events):
         received_ms = event.pop("received_ms", event["ts"] * 1000)
         body = encode(event)
         decode_event(body)
         rows.append(decode_any(body), event.get("eventId", f"{name}-{number}"), received_ms, "test")
     for day, part in rows.by_day(calendar.zone):
-        lake.write(EVENTS, part, {"event_date": day}, f"{name}.parquet")
+        lake.write(EVENTS, part, {"event_date": day}, name)
 
 
 def encode(event: dict[str, Any]) -> bytes:

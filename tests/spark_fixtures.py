@@ -54,7 +54,7 @@ def needs_spark() -> None:
 def land_game(settings: Settings) -> None:
     """Five days of a simulated game, and of what no simulation plays."""
     simulation = Simulation(Scenario(players=60, days=GAME_DAYS, seed=7, cheaters={"xp_x10": 3}), Calendar.of(settings))
-    lake = Lake(settings.lake_dir, settings.timezone)
+    lake = Lake(settings)
     for day in set(GAME_DAYS) - {QUIET_DAY}:
         lake.write(EVENTS, simulation.day(day), {"event_date": day}, "game.parquet")
     land_events(settings, list(edges()), "edges")

@@ -49,7 +49,7 @@ def test_import_names_the_bad_lines_and_brings_in_the_rest(fairboard: Fairboard,
 def test_the_same_file_imported_twice_in_any_form_counts_once(fairboard: Fairboard, tmp_path: Path, settings: Settings) -> None:
     plain, packed = written(tmp_path / "a.ndjson", GOOD, LATER), written(tmp_path / "b.ndjson.gz", GOOD, LATER)
     fairboard("import", str(plain), str(plain), str(packed))
-    lake = Lake(settings.lake_dir)
+    lake = Lake(settings)
     table = tmp_path / "c.parquet"
     pl.read_parquet(lake.files(EVENTS), hive_partitioning=False).unique("event_id").write_parquet(table)
     fairboard("import", str(table))
@@ -137,7 +137,7 @@ def test_publish_without_redis_says_what_to_do(fairboard: Fairboard, land: Land)
 
 def test_verify_names_the_damaged_file(fairboard: Fairboard, land: Land, settings: Settings) -> None:
     land([progression("ann", "2026-05-01", 120)])
-    [path] = Lake(settings.lake_dir).files(EVENTS)
+    [path] = Lake(settings).files(EVENTS)
     content = bytearray(path.read_bytes())
     content[40] ^= 4
     path.write_bytes(content)

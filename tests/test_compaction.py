@@ -30,11 +30,11 @@ CONTENT = "SELECT * EXCLUDE (extra) FROM events ORDER BY ALL"
 
 
 def files(settings: Settings) -> list[Path]:
-    return Lake(settings.lake_dir).files(EVENTS)
+    return Lake(settings).files(EVENTS)
 
 
 def damages(settings: Settings) -> list[Damage]:
-    return [found for found in verify(Lake(settings.lake_dir)) if isinstance(found, Damage)]
+    return [found for found in verify(Lake(settings)) if isinstance(found, Damage)]
 
 
 def flip(path: Path) -> bytes:
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_set_aside_and_its_restored_copy_counts_again(settings
         assert stale_days(engine) != []
     assert [damage.path for damage in damages(settings)] == [aside]
     path.write_bytes(sound)
-    Path(f"{aside}.json").rename(Lake(settings.lake_dir).record_path(path))
+    Path(f"{aside}.json").rename(Lake(settings).record_path(path))
     aside.unlink()
     assert fold_all(settings)["events"].details["landed"] == 145
     assert ask(settings, "SELECT count(*) FROM events") == whole
@@ -231,7 +231,7 @@ def test_a_file_of_a_foreign_schema_is_refused_with_the_columns_that_differ(sett
 
 def test_files_older_than_an_optional_column_are_read_and_merged(settings: Settings, land: Land) -> None:
     land([progression("ann", DAYS[0], 10)], name="new")
-    lake = Lake(settings.lake_dir)
+    lake = Lake(settings)
     older = pq.read_table(lake.files(EVENTS)[0], partitioning=None).drop_columns(["quantity", "extra"])
     older = older.set_column(0, "event_id", pa.array(["older"]))
     temporary = lake.beside(lake.files(EVENTS)[0], "events")

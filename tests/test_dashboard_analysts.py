@@ -179,7 +179,7 @@ def test_a_process_that_something_else_kills_is_a_sentence_too(game_lake: Settin
 
 def test_a_link_in_a_table_s_folder_leads_nowhere(tmp_path: Path):
     settings = build_lake(tmp_path / "data", [event("ada", 0, 0, 5)])
-    (file,) = Lake(settings.lake_dir).files(PLAYER_DAYS)
+    (file,) = Lake(settings).files(PLAYER_DAYS)
     outside = tmp_path / "other.parquet"
     pq.write_table(pa.table({"player_id": ["secret"], "xp": [7]}), outside)
     for target in (outside, Path("/etc/passwd")):

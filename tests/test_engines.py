@@ -156,7 +156,7 @@ def test_a_file_older_than_a_column_and_a_newer_one_read_alike(tmp_path: Path) -
     rows = {}
     duckdb = Settings(data_dir=tmp_path / "data", _env_file=None)
     land_events(duckdb, [progression("ann", BEFORE, 5, build="2")])
-    [path] = Lake(duckdb.lake_dir).files(EVENTS)
+    [path] = Lake(duckdb).files(EVENTS)
     pq.write_table(pq.read_table(path).drop_columns(["extra", "quantity"]), path.with_name("older.parquet"))
     for settings in (duckdb, on_spark(duckdb)):
         with open_engine(settings) as opened:

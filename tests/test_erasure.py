@@ -42,7 +42,7 @@ def play(settings: Settings, events: list[dict[str, Any]], letters: list[bytes])
     same = {"received_ms": 1, "key_id": "k", "request_id": "r", "field": "ts", "reason": "no"}
     refused = [same | {"position": n, "body": body.decode()} for n, body in enumerate(letters)]
     rows = pa.Table.from_pylist(refused, schema=REJECTS.file_schema)
-    Lake(settings.lake_dir).write(REJECTS, rows, {"event_date": RANGE.first}, "refused.parquet")
+    Lake(settings).write(REJECTS, rows, {"event_date": RANGE.first}, "refused.parquet")
     fold_all(settings)
     publish_all(settings)
 
@@ -148,7 +148,7 @@ def test_what_only_they_were_on_goes(redis_settings: Settings) -> None:
     assert board is not None
     assert board.entries == []
     assert not list(client.scan_iter("lb:spring:*"))
-    assert not Lake(redis_settings.lake_dir).files(EVENTS, Days(RANGE.last, RANGE.last))
+    assert not Lake(redis_settings).files(EVENTS, Days(RANGE.last, RANGE.last))
 
 
 def test_killed_before_any_step_and_run_again_it_is_done(redis_settings: Settings, tmp_path: Path) -> None:

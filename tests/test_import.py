@@ -37,7 +37,7 @@ def written(path: Path, *lines: bytes) -> Path:
 
 
 def landed(settings: Settings) -> pl.DataFrame:
-    return pl.read_parquet(Lake(settings.lake_dir).files(EVENTS))
+    return pl.read_parquet(Lake(settings).files(EVENTS))
 
 
 def rejected(settings: Settings) -> pl.DataFrame:
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_of_it_imported(
     done = fairboard("import", str(path), status=1)
     assert f"{path} {sentence}" in done.stderr
     assert "Traceback" not in done.stderr
-    assert Lake(settings.lake_dir).files(EVENTS) == []
+    assert Lake(settings).files(EVENTS) == []
 
 
 def test_what_is_no_file_is_not_read_half(fairboard: Fairboard, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_day_that_came_in_one_file_is_not_written_again(fairboard: Fairboard, 
     ]
     fairboard("import", str(written(tmp_path / "a.ndjson", events[0], events[1], *events[3:5], *events[6:])))
     fairboard("import", str(written(tmp_path / "b.ndjson", encode(progression("cid", days[1], 1, eventId="cid")))))
-    lake = Lake(settings.lake_dir)
+    lake = Lake(settings)
     before = {path.name for path in lake.files(EVENTS)}
     done = fairboard("materialize", "--from", days[0], "--to", days[2], "--json").stdout
     assert msgspec.json.decode(done)[0]["details"] == {

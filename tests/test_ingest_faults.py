@@ -192,7 +192,7 @@ def test_a_segment_removed_while_sealing_stops_nothing(tmp_path: Path, monkeypat
 def test_fsyncs_of_every_file_and_folder_come_before_the_segment_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _settings(tmp_path)
     _fill(settings, [_entry(1)], refusals=1)
-    sealer.Lake(settings.lake_dir)
+    sealer.Lake(settings)
     steps: list[tuple[str, str]] = []
     fsync, unlink = os.fsync, os.unlink
 

@@ -139,7 +139,7 @@ def test_snapshots_follow_the_newest_revision(week: Week, deployment: Settings) 
 
 
 def test_what_a_killed_publisher_left_of_a_revision_is_written_over(week: Week, deployment: Settings) -> None:
-    lake = Lake(deployment.lake_dir)
+    lake = Lake(deployment)
     window = Calendar.of(deployment).window_at(WindowKind.WEEKLY, date.fromisoformat(FIRST))
     rubbish = pl.DataFrame({"rank": [1], "player_id": ["nobody"], "xp": [1]}).to_arrow(compat_level=pl.CompatLevel.oldest())
     lake.write(LEADERBOARD_REVISIONS, rubbish, {**window.partition, "revision": "2"})

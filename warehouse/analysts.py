@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 from signal import SIGALRM, SIGXCPU, Signals
@@ -53,8 +54,12 @@ class Answer:
     seconds: float
 
 
-def ask(settings: Settings, sql: str, *, max_rows: int = MAX_ROWS, timeout_s: float = TIMEOUT_S) -> Answer:
+def ask(
+    settings: Settings, sql: str, *, max_rows: int = MAX_ROWS, timeout_s: float = TIMEOUT_S, at: datetime | None = None
+) -> Answer:
     """Run one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES) over the tables of `TABLES` and `SMALL_TABLES`.
+
+    With `at`, over the lake's tables as they were then.
 
     Raises:
         FairboardError: it is no single SELECT, DuckDB refused it, or it took too long or too much; the message says what to do.
@@ -66,8 +71,13 @@ def ask(settings: Settings, sql: str, *, max_rows: int = MAX_ROWS, timeout_s: fl
     except UnicodeEncodeError:
         raise FairboardError("the statement is not UTF-8; nothing was run.") from None
     started = perf_counter()
-    lake, memory = Lake(settings.lake_dir, settings.timezone), settings.memory_limit or MEMORY
-    with _turns, TemporaryDirectory(prefix="sql.", dir=lake.scratch) as spill, _Process(timeout_s, memory) as process:
+    memory = settings.memory_limit or MEMORY
+    with (
+        _turns,
+        Lake(settings, at=at) as lake,
+        TemporaryDirectory(prefix="sql.", dir=lake.scratch) as spill,
+        _Process(timeout_s, memory) as process,
+    ):
         said = process.ask(
             Statement(
                 sql=sql,
@@ -170,7 +180,7 @@ def _relations(settings: Settings, lake: Lake, read: list[str]) -> Relations:
     """What the names stand for. A table that is not read is there by its columns alone: thousands of footers fewer."""
     views, files = {}, []
     for table in TABLES.values():
-        found = lake.files(table) if table.name in read else []
+        found = lake.paths(lake.files(table)) if table.name in read else []
         files += [str(path) for path in found if not _leads_away(path)]
         if table is EVENTS and table.name in read:
             views["landed"] = scan(table, found)

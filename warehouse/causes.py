@@ -5,16 +5,16 @@ What belongs here: finding the causes. What does not: what differs, and where it
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from pathlib import Path
 
 import msgspec
 import polars as pl
 import pyarrow as pa
 
+from warehouse.basis import DATA_UPSTREAM
 from warehouse.calendar import Window
 from warehouse.engine import Engine, frame
 from warehouse.imports import IMPORT_KEY
-from warehouse.lake import PARTITION_FILE, FileRecord, Lake, fingerprint_of
+from warehouse.lake import LakeFile, fingerprint_of
 from warehouse.tables import EVENTS, PLAYER_DAYS
 from warehouse.verdicts import Verdict
 
@@ -23,7 +23,7 @@ CAUSES = pl.Schema([("player_id", pl.String()), ("late_events", pl.List(pl.Strin
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """What a day's fold had counted: the fingerprint of the files of `events`, and when (ms since the epoch)."""
+    """What a day's fold had counted: the fingerprint of the day in `events`, and when (ms since the epoch)."""
 
     files: str
     at_ms: int
@@ -35,12 +35,10 @@ Folded = dict[str, Counted]
 def folded_days(engine: Engine) -> Folded:
     """What is counted of each day that has been folded, by ISO date."""
     lake = engine.lake
-    partitions = {str(keys["event_date"]): keys for keys in lake.partitions(PLAYER_DAYS)}
-    files = {day: lake.folder(PLAYER_DAYS, keys) / PARTITION_FILE for day, keys in partitions.items()}
     return {
-        day: Counted(lake.inputs(PLAYER_DAYS, partitions[day]), path.stat().st_mtime_ns // 1_000_000)
-        for day, path in files.items()
-        if path.exists()
+        str(keys["event_date"]): Counted(file.basis[DATA_UPSTREAM], file.modified_ms)
+        for keys in lake.partitions(PLAYER_DAYS)
+        for file in lake.of(PLAYER_DAYS, keys)
     }
 
 
@@ -88,23 +86,23 @@ def _late_events(engine: Engine, window: Window, players: pl.Series, before: Fol
     ones since, an event is late that arrived after that fold, or just before: a journal is sealed some seconds later.
     Imported events have no time of arrival.
     """
-    older: list[Path] = []
-    newer: list[Path] = []
+    older: list[LakeFile] = []
+    newer: list[LakeFile] = []
     arrived: dict[date, int] = {}
     for keys in engine.lake.partitions(EVENTS, window.days):
         day = str(keys["event_date"])
         was, has = before.get(day), now.get(day)
         if has is None or (was is not None and was.files == has.files):
             continue
-        files = _in_order(engine.lake, engine.lake.folder(EVENTS, keys))
+        files = sorted(engine.lake.of(EVENTS, keys), key=lambda file: (file.modified_ms, file.name))
         counted = 0 if was is None else _counted(files, was.files)
         if counted is None and was is not None:
             arrived[date.fromisoformat(day)] = was.at_ms - round(2000 * engine.settings.seal_after_s)
-        older += [path for path, _ in files[: counted or 0]]
-        newer += [path for path, _ in files[counted or 0 : _counted(files, has.files)]]
+        older += files[: counted or 0]
+        newer += files[counted or 0 : _counted(files, has.files)]
     duckdb = engine.duckdb
-    duckdb.bind_files(EVENTS, newer, "newer_events")
-    duckdb.bind_files(EVENTS, older, "older_events")
+    duckdb.bind_files(EVENTS, engine.lake.paths(newer), "newer_events")
+    duckdb.bind_files(EVENTS, engine.lake.paths(older), "older_events")
     duckdb.bind_rows("changed_players", pa.table({"player_id": pa.array(players.to_list(), pa.string())}))
     dates, times = pa.array(arrived, pa.date32()), pa.array(arrived.values(), pa.int64())
     duckdb.bind_rows("merged_days", pa.table({"event_date": dates, "after_ms": times}))
@@ -129,17 +127,7 @@ def _late_events(engine: Engine, window: Window, players: pl.Series, before: Fol
     return frame(late)
 
 
-def _in_order(lake: Lake, folder: Path) -> list[tuple[Path, FileRecord]]:
-    """A day's recorded files, in the order in which they came."""
-    paths = sorted(folder.glob("*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    return [(path, record) for path in paths if (record := lake.record(path))]
-
-
-def _counted(files: Sequence[tuple[Path, FileRecord]], fingerprint: str) -> int | None:
+def _counted(files: Sequence[LakeFile], fingerprint: str) -> int | None:
     """How many of the files, from the first, have that fingerprint; None where no such number has."""
-    origins: set[str] = set()
-    for number, (_, record) in enumerate(files, 1):
-        origins |= record.origin
-        if fingerprint_of(origins) == fingerprint:
-            return number
-    return None
+    counts = range(1, len(files) + 1)
+    return next((number for number in counts if fingerprint_of(EVENTS, files[:number]) == fingerprint), None)

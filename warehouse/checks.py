@@ -1,31 +1,30 @@
 """What must hold of the partitions that a run wrote, made from the tables' contract: what is wrong with them, in sentences.
 
-A check looks at the partitions of the run alone, while events land and other runs write: it compares with what a partition was
-made of only as long as that is what lies there, and looks again before it says that something is wrong. What does not belong
-here: Dagster (`assets/checks.py`), and the whole lake (`fairboard verify`).
+A check looks at the partitions of the run alone, in the snapshots that the run ends with: it compares with what a partition was
+made of only where that is what is there. What does not belong here: Dagster (`assets/checks.py`), and the whole lake
+(`fairboard verify`).
 """
 
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from warehouse.calendar import ONE_DAY, Days
-from warehouse.damage import examine
+from warehouse.basis import Bases
+from warehouse.calendar import Days
+from warehouse.damage import damaged
 from warehouse.engine import DuckDBEngine
-from warehouse.folds import CONFLICTS_FILE, boards_of, windows_of
-from warehouse.lake import Keys
+from warehouse.folds import CONFLICTS, windows_of
+from warehouse.lake import Keys, LakeFile
+from warehouse.lake.snapshots import place_of
 from warehouse.spans import History, bind_boards
 from warehouse.tables import ACTIVITY_DAYS, DAILY_METRICS, EVENTS, LEADERBOARDS, PLAYER_DAYS, PLAYER_MONTHS, REJECTS, Table
 
 SHOWN = 5
-SECOND_LOOK_S = 0.5  # a file and its record are moved one right after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +48,18 @@ def checks_of(table: Table) -> list[Check]:
 
 
 def faults(check: Check, engine: DuckDBEngine, table: Table, days: Days) -> list[str]:
-    """The first things wrong with the table's partitions of those days, seen twice; none where the check holds."""
-    first = list(islice(check.faults(engine, table, days), SHOWN))
-    if not first:
-        return []
-    time.sleep(SECOND_LOOK_S)
-    again = set(check.faults(engine, table, days))
-    return [fault for fault in first if fault in again]
+    """The first things wrong with the table's partitions of those days; none where the check holds."""
+    return list(islice(check.faults(engine, table, days), SHOWN))
 
 
 def _partitions(engine: DuckDBEngine, table: Table, days: Days) -> list[Keys]:
-    """What a run over those days may have written; of days, those too whose folder is gone and whose records are not."""
+    """What a run over those days may have written."""
     if table is LEADERBOARDS:
-        return boards_of(engine, days)
+        windows = [window.partition for window in windows_of(engine, days)]
+        return [keys for keys in engine.lake.partitions(table) if keys in windows]
     if table is PLAYER_MONTHS:
         return _months_of(engine, days)
-    present = engine.lake.partitions(table, days)
-    return present + [keys for keys in engine.lake.partitions(table, days, recorded=True) if keys not in present]
+    return engine.lake.partitions(table, days)
 
 
 def _months_of(engine: DuckDBEngine, days: Days) -> list[Keys]:
@@ -76,20 +70,19 @@ def _months_of(engine: DuckDBEngine, days: Days) -> list[Keys]:
     return [{"month_start": month} for month in months[max(inside - 1, 0) :]]
 
 
-def _paths(engine: DuckDBEngine, table: Table, days: Days) -> list[Path]:
-    folders = (engine.lake.folder(table, keys) for keys in _partitions(engine, table, days))
-    return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
+def _written(engine: DuckDBEngine, table: Table, days: Days) -> list[LakeFile]:
+    return [file for keys in _partitions(engine, table, days) for file in engine.lake.of(table, keys)]
 
 
 def _files(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    for keys in _partitions(engine, table, days):
-        condition = examine(engine.lake, table, keys)
-        yield from (f"{damage.path} {damage.what}." for damage in condition.damages)
-        yield from (f"{path} was not written by Fairboard: nothing is recorded of it." for path in condition.unrecorded)
+    yield from (
+        f"{engine.lake.storage.shown(damage.file.name)} {damage.what}."
+        for damage in damaged(engine.lake, _written(engine, table, days))
+    )
 
 
 def _schema(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    for path in _paths(engine, table, days):
+    for path in engine.lake.paths(_written(engine, table, days)):
         found = {field.name: field.type for field in pq.read_schema(path)}
         for field in table.file_schema:
             kind = found.pop(field.name, None)
@@ -102,7 +95,7 @@ def _schema(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
 
 
 def _keys(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    engine.bind_files(table, _paths(engine, table, days))
+    engine.bind_files(table, engine.lake.paths(_written(engine, table, days)))
     key = ", ".join(table.key)
     missing = " OR ".join(f"{column} IS NULL" for column in table.key)
     sql = f"SELECT count(*), {key} FROM {table.name} GROUP BY {key} HAVING count(*) > 1 OR {missing}"  # noqa: S608 - the contract's names
@@ -122,9 +115,9 @@ def _events_accounted(engine: DuckDBEngine, table: Table, days: Days) -> Iterato
     duplicates = dict(_rows(engine, _DUPLICATES))
     for keys in _partitions(engine, table, days):
         day = keys["event_date"]
-        recorded = sum(record.rows for record in engine.lake.records(table, keys).values())
-        conflicts = engine.lake.records(REJECTS, keys).get(CONFLICTS_FILE)
-        counts = (events.get(day, 0), duplicates.get(day, 0), conflicts.rows if conflicts else 0)
+        recorded = sum(file.rows for file in engine.lake.of(table, keys))
+        conflicts = sum(file.rows for file in engine.lake.of(REJECTS, keys) if file.label == CONFLICTS)
+        counts = (events.get(day, 0), duplicates.get(day, 0), conflicts)
         found, ids = rows.get(day, (0, 0))
         if not recorded == found == sum(counts) or ids != counts[0]:
             yield (
@@ -178,48 +171,39 @@ def _player_days_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterato
     engine.bind(EVENTS, days)
     engine.bind(table, days)
     differing = _differing(engine, _PLAYERS_OF_EVENTS, "FROM player_days", ("event_date",), ("events", "xp"))
-    # Events that have landed since it was folded make a day stale, not wrong.
-    yield from (text for keys, text in differing if engine.lake.fingerprint(EVENTS, keys) == engine.lake.inputs(table, keys))
+    yield from _if_current(engine, table, differing)
 
 
 def _activity_days_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(PLAYER_DAYS, days)
     engine.bind(table, days)
     differing = _differing(engine, "FROM player_days", "FROM activity_days", ("event_date",), ("events",))
-    yield from (text for keys, text in differing if engine.lake.inputs(PLAYER_DAYS, keys) == engine.lake.inputs(table, keys))
+    days_behind = {one.day for one in Bases(engine).behind(PLAYER_DAYS)}
+    yield from _if_current(engine, table, (one for one in differing if one[0]["event_date"] not in days_behind))
 
 
 def _daily_metrics_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     engine.bind(PLAYER_DAYS, days)
     engine.bind(table, days)
     players = "SELECT event_date, 1 AS players FROM player_days"
-    for keys, text in _differing(engine, players, _NEW_AND_RETURNING, ("event_date",), ("players",)):
-        if _is_newer(engine, (table, keys), [keys]):
-            yield text
+    differing = _differing(engine, players, _NEW_AND_RETURNING, ("event_date",), ("players",))
+    yield from _if_current(engine, table, differing)
 
 
 def _leaderboards_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    history = History(engine)
-    # Not those of the day after, which `windows_of` adds: their boards are not among the partitions of the range.
-    windows = {window for window in windows_of(engine, days) if window.start <= days.last}
-    bind_boards(engine, history, windows)
+    bind_boards(engine, History(engine), windows_of(engine, days))
     engine.bind_exclusions()
-    engine.bind_files(table, _paths(engine, table, days))
-    for keys, text in _differing(engine, _PLAYERS_OF_WINDOWS, _BOARDS, LEADERBOARDS.partition, ("xp",)):
-        inside = [Days(window.start, window.end - ONE_DAY) for window in windows if window.partition == keys]
-        if _is_newer(engine, (table, keys), [{"event_date": day} for each in inside for day in history.within(each)]):
+    engine.bind_files(table, engine.lake.paths(_written(engine, table, days)))
+    differing = _differing(engine, _PLAYERS_OF_WINDOWS, _BOARDS, LEADERBOARDS.partition, ("xp",))
+    yield from _if_current(engine, table, differing)
+
+
+def _if_current(engine: DuckDBEngine, table: Table, differing: Iterable[tuple[Keys, str]]) -> Iterator[str]:
+    """Those of the differences that are in partitions which are not behind: these are stale, not wrong."""
+    bases = Bases(engine).of(table)
+    for keys, text in differing:
+        if engine.lake.basis(table, keys) == bases.get(place_of(table, keys)):
             yield text
-
-
-def _is_newer(engine: DuckDBEngine, made: tuple[Table, Keys], sources: list[Keys]) -> bool:
-    """Whether a partition was written after those of `player_days`: if not, another run is about to write it again."""
-    latest = _written_ns(engine, *made)
-    return all(_written_ns(engine, PLAYER_DAYS, keys) <= latest for keys in sources)
-
-
-def _written_ns(engine: DuckDBEngine, table: Table, keys: Keys) -> int:
-    files = engine.lake.folder(table, keys).glob("*.parquet")
-    return max((path.stat().st_mtime_ns for path in files), default=0)
 
 
 def _differing(

@@ -1,31 +1,43 @@
 """Few files a day: the small ones that the sealer writes are merged into one, copies dropped, sorted, encoded to stay.
 
-A compacted file is named after the digests of the files that it stands for, and its record lists them: merging the same files
-gives the same bytes and name, whatever was merged before, and a file that is sealed again after a crash is known. It is
-durable before what it stands for goes. Of an id that came with other content each content stays, so that who was first, and
+A compacted file's basis is the sum of the digests of what landed in it, whatever was merged in which order: to what is computed
+from a day, merging changes nothing. Of an id that came with other content each content stays, so that who was first, and
 `conflicts`, are the same before and after.
 What does not belong here: which copy counts (`models/events.sql`), damage (`damage.py`).
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from warehouse import encodings
 from warehouse.calendar import Days
-from warehouse.damage import examine, refuse_foreign, set_aside
+from warehouse.damage import damaged, set_aside
 from warehouse.engine import DuckDBEngine, model
-from warehouse.lake import FileRecord, Keys, Lake, Staged, conform, sha256
+from warehouse.lake import FACTS, Keys, Lake, LakeFile, Staged, as_basis, conform, noted_in, origin_of
 from warehouse.tables import EVENTS, PLAYER_DAYS
 
-PREFIX = "compacted-"
+COMPACTED = "compacted"
 OWNER = "compaction"
 MANY = 64  # files: a day in so many is read 1.6 times slower than in one, in 2,000 31 times
+
+
+class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a compacted or imported file tells of itself, noted in its footer.
+
+    `landed` counts the rows of the files that it stands for, `ids` the distinct event ids that it holds (0 where nobody counted
+    them), `sources` has the beginnings of those files' digests; `closed` says that it was all of its day, and the day over.
+    """
+
+    landed: int = 0
+    ids: int = 0
+    closed: bool = False
+    sources: tuple[str, ...] = ()
 
 
 class Settled(NamedTuple):
@@ -44,139 +56,133 @@ class Landed(NamedTuple):
 
 
 def settle(engine: DuckDBEngine, keys: Keys, *, closed: bool) -> Settled:
-    """Bring a day of `events` in order: damaged files aside, what is superseded away, small files merged.
+    """Bring a day of `events` in order: damaged files aside, small files merged.
 
     A closed day becomes one file. What comes late stands beside it until `player_days` counted it or there are `MANY` files:
     a trickle of late events does not rewrite the day with each, and a revision of a board can tell which they were. Of a day
     that is still going on, small files are merged when they are `MANY`. For the holder of the table's lock; a sealer may add
     files meanwhile.
-
-    Raises:
-        LakeError: a file of a foreign schema lies in the folder; nothing was merged.
     """
-    lake, folder = engine.lake, engine.lake.folder(EVENTS, keys)
+    lake = engine.lake
     lake.sweep(OWNER)
-    condition = examine(lake, EVENTS, keys)
-    for damage in condition.damages:
-        set_aside(lake, damage)
-    # A compacted file that is not recorded is what a killed run left: all that it was made of is still there.
-    leftovers = [path for path in condition.unrecorded if path.name.startswith(PREFIX)]
-    lake.remove(*condition.superseded, *leftovers)
-    refuse_foreign(EVENTS, [*(folder / name for name in condition.sound), *(set(condition.unrecorded) - set(leftovers))])
-    # Nothing is late to a day that has never been counted.
-    counted = lake.inputs(PLAYER_DAYS, keys) in ("", lake.fingerprint(EVENTS, keys))
-    chosen = _due_closed(condition.sound, counted=counted) if closed else _due_open(condition.sound)
+    found = damaged(lake, lake.of(EVENTS, keys))
+    for damage in found:
+        set_aside(lake, EVENTS, damage.file, damage.what)
+    files = lake.of(EVENTS, keys)
+    # Nothing is late to a day that has never been counted. What was counted is the end of a basis (`basis.DATA_UPSTREAM`).
+    counted = (lake.basis(PLAYER_DAYS, keys) or "")[-32:] in ("", lake.fingerprint(EVENTS, keys))
+    chosen = _due_closed(lake, files, counted=counted) if closed else _due_open(files)
     if chosen:
         merge(engine, keys, chosen, closed=closed)
-    return Settled(len(condition.damages), bool(chosen))
+    return Settled(len(found), bool(chosen))
 
 
 def merge(
-    engine: DuckDBEngine, keys: Keys, files: Mapping[str, FileRecord], *, closed: bool = False, without: str | None = None
+    engine: DuckDBEngine, keys: Keys, files: Sequence[LakeFile], *, closed: bool = False, without: str | None = None
 ) -> None:
-    """Make one file of these, and take them away; where no rows are left, there will be none. `without` leaves a player out.
+    """Make one file of these, in their place; where no rows are left, there will be none. `without` leaves a player out.
 
-    A file without somebody has its own digest among its sources: what it stands for is no longer what landed.
+    A file without somebody stands for itself alone: what it was made of is no longer what landed.
     """
-    lake, folder = engine.lake, engine.lake.folder(EVENTS, keys)
-    paths = [folder / name for name in sorted(files)]
-    sources = {digest for record in files.values() for digest in record.origin}
-    landed = sum(record.landed or record.rows for record in files.values())
-    engine.bind_landed(paths, without)
-    if without is not None:
-        landed -= sum(record.rows for record in files.values()) - _ask(engine, "SELECT count(*) FROM landed")
-    temporary = lake.beside(folder / "merged.parquet", OWNER)
-    merged: Path | None = None
+    lake = engine.lake
+    facts = [facts_of(lake, file) for file in files]
+    landed = sum(fact.landed or file.rows for fact, file in zip(facts, files, strict=True))
+    engine.bind_landed(lake.paths(files), without)
+    rows = _ask(engine, "SELECT count(*) FROM landed")
+    basis = ""
+    sources: tuple[str, ...] = ()
+    if without is None:
+        basis = as_basis(sum(map(origin_of, files)))
+        pairs = zip(files, facts, strict=True)
+        sources = tuple(sorted(one for file, fact in pairs for one in fact.sources or (_short(file.sha256),)))
+    else:
+        landed -= sum(file.rows for file in files) - rows
+    ids = _ask(engine, "SELECT count(DISTINCT event_id) FROM landed")
+    merged = Facts(landed, ids, closed or any(fact.closed for fact in facts), sources)
+    temporary = lake.beside(OWNER)
+    staged = []
     try:
-        rows = _write(temporary, engine.connection.sql(model("versions").sql).to_arrow_reader(encodings.ROW_GROUP))
         if rows:
-            ids = _ask(engine, "SELECT count(DISTINCT event_id) FROM read_parquet($1)", str(temporary))
-            digest = sha256(temporary)
-            stands_for = tuple(sorted(sources if without is None else sources | {digest}))
-            merged = folder / _name(stands_for)
-            closed = closed or any(record.closed for record in files.values())
-            record = FileRecord(rows, digest, sources=stands_for, landed=landed, ids=ids, closed=closed)
-            lake.commit([lake.staged(merged, temporary, record)])
+            batches = engine.connection.sql(model("versions").sql).to_arrow_reader(encodings.ROW_GROUP)
+            written = _write(temporary, batches, merged)
+            staged = [lake.staged(EVENTS, keys, COMPACTED, basis, temporary, written)]
+        lake.commit(EVENTS, staged, files)
     finally:
         temporary.unlink(missing_ok=True)
-    lake.remove(*(path for path in paths if path != merged))
 
 
-def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, name: str, *, closed: bool) -> Staged:
+def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed: bool) -> Staged | None:
     """Stage rows of a day's `events` as they are to stay: sorted, encoded as a compacted file is, each id counted.
 
-    Where no other file is there, no id comes twice and the day is over (`closed`), nothing is left for `settle` to do.
+    Where no other file is there, no id comes twice and the day is over (`closed`), nothing is left for `settle` to do. None
+    where a file of the day stands for these rows already.
     """
-    path = lake.folder(EVENTS, keys) / name
-    temporary = lake.beside(path, EVENTS.name)  # not ours: a fold that sweeps up behind a killed one runs beside
+    temporary = lake.beside(EVENTS.name)  # not ours: a fold that sweeps up behind a killed one runs beside
     try:
-        _write(temporary, rows.sort_by([(column, "ascending") for column in EVENTS.sort]).to_batches())
-        digest, before = sha256(temporary), lake.record(path)
+        each_once = pc.count_distinct(rows["event_id"]).as_py() == rows.num_rows
+        facts = Facts(ids=rows.num_rows if each_once else 0, closed=closed and each_once)
+        _write(temporary, rows.sort_by([(column, "ascending") for column in EVENTS.sort]).to_batches(), facts)
+        staged = lake.staged(EVENTS, keys, label, "", temporary, rows.num_rows)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if before and before.sha256 == digest:  # imported again: whether it is alone was decided then
-        return lake.staged(path, temporary, before)
-    each_once = pc.count_distinct(rows["event_id"]).as_py() == rows.num_rows
-    alone = not lake.records(EVENTS, keys).keys() - {name}
-    ids = rows.num_rows if each_once else 0
-    return lake.staged(path, temporary, FileRecord(rows.num_rows, digest, ids=ids, closed=closed and each_once and alone))
+    if any(_short(staged.sha256) in facts_of(lake, file).sources for file in lake.of(EVENTS, keys) if file.basis):
+        temporary.unlink()
+        return None
+    return staged
 
 
 def count_landed(engine: DuckDBEngine, days: Days) -> Landed:
-    """Count the days' events. Of a day that is one file whose ids were counted its record tells; the others are read."""
-    told, read = [], []
+    """Count the days' events. A day that is one file whose ids were counted tells itself; the others are read."""
+    told: list[Landed] = []
+    read: list[LakeFile] = []
     for keys in engine.lake.partitions(EVENTS, days):
-        files = sorted(engine.lake.folder(EVENTS, keys).glob("*.parquet"))
-        records = [engine.lake.record(path) for path in files]
-        if len(files) == 1 and (record := records[0]) and record.ids:
-            told.append(Landed(record.landed or record.rows, record.ids, record.rows - record.ids))
+        files = engine.lake.of(EVENTS, keys)
+        facts = [facts_of(engine.lake, file) for file in files]
+        landed = sum(fact.landed or file.rows for fact, file in zip(facts, files, strict=True))
+        if len(files) == 1 and facts[0].ids:
+            told.append(Landed(landed, facts[0].ids, files[0].rows - facts[0].ids))
         else:
-            merged = {digest for record in records if record for digest in record.sources}
-            rows = sum(_landed_rows(path, record, merged) for path, record in zip(files, records, strict=True))
-            told.append(Landed(rows, 0, 0))
+            told.append(Landed(landed, 0, 0))
             read += files
     if read:
-        engine.bind_landed(read)
+        engine.bind_landed(engine.lake.paths(read))
         told += [Landed(0, row["events"], row["conflicts"]) for row in engine.run("landings").read_all().to_pylist()]
     return Landed(*(sum(counts) for counts in zip(*told, strict=True))) if told else Landed(0, 0, 0)
 
 
-def _landed_rows(path: Path, record: FileRecord | None, merged: set[str]) -> int:
-    """A file's rows as they landed; none of a file that was sealed again after it was merged."""
-    if record is None:  # the sealer writes its record next
-        return pq.read_metadata(path).num_rows
-    if record.sources:
-        return record.landed
-    return 0 if record.sha256 in merged else record.rows
+def facts_of(lake: Lake, file: LakeFile) -> Facts:
+    """What a file of `events` tells of itself."""
+    return msgspec.convert(noted_in(lake.path(file)), Facts)
 
 
-def _due_open(sound: Mapping[str, FileRecord]) -> Mapping[str, FileRecord]:
+def _due_open(files: Sequence[LakeFile]) -> Sequence[LakeFile]:
     """The files of a day still going on to merge now: the small ones when they are many, else all when those are."""
-    small = {name: record for name, record in sound.items() if not record.sources}
+    small = [file for file in files if file.label != COMPACTED]
     if len(small) >= MANY:
         return small
-    return sound if len(sound) >= MANY else {}
+    return files if len(files) >= MANY else []
 
 
-def _due_closed(sound: Mapping[str, FileRecord], *, counted: bool) -> Mapping[str, FileRecord]:
+def _due_closed(lake: Lake, files: Sequence[LakeFile], *, counted: bool) -> Sequence[LakeFile]:
     """All files of a closed day, if they are to be merged now (see `settle`)."""
-    is_closed = any(record.closed for record in sound.values())
-    due = not is_closed or (counted and len(sound) > 1) or len(sound) >= MANY
-    return sound if due else {}
+    is_closed = sum(facts_of(lake, file).closed for file in files) == 1
+    due = not is_closed or (counted and len(files) > 1) or len(files) >= MANY
+    return files if due else []
 
 
-def _name(sources: tuple[str, ...]) -> str:
-    return f"{PREFIX}{hashlib.sha256(''.join(sources).encode()).hexdigest()[:16]}.parquet"
+def _short(digest: str) -> str:
+    return digest[:16]
 
 
-def _write(path: Path, batches: Iterable[pa.RecordBatch]) -> int:
+def _write(path: Path, batches: Iterable[pa.RecordBatch], facts: Facts) -> int:
     """Write sorted events, in row groups that do not depend on how the batches were cut. Returns the rows."""
     rows = 0
     with pq.ParquetWriter(path, EVENTS.file_schema, **encodings.settled(EVENTS)) as writer:
         for group in _row_groups(batches):
             writer.write_table(conform(EVENTS, group).combine_chunks(), encodings.ROW_GROUP)
             rows += group.num_rows
+        writer.add_key_value_metadata({FACTS: msgspec.json.encode(facts).decode()})
     return rows
 
 

@@ -7,7 +7,7 @@ and Spark (`spark.py`).
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from sqlglot import exp
 
 from warehouse import small_tables
 from warehouse.calendar import Calendar
-from warehouse.lake import Lake
+from warehouse.lake import Lake, noted_in
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
 from warehouse.verdicts import exclusions
@@ -77,9 +77,10 @@ class Engine(ABC):
     SQL is DuckDB's dialect in the subset that Spark shares (docs/engines.md).
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, at: datetime | None = None) -> None:
+        """Open the lake; with `at`, as it was then."""
         self.settings = settings
-        self.lake = Lake(settings.lake_dir, settings.timezone)
+        self.lake = Lake(settings, at=at)
         self.calendar = Calendar.of(settings)
         self.watch: Watch = UNWATCHED
 
@@ -93,8 +94,11 @@ class Engine(ABC):
         """Make a table a view of its name; with `days`, of those partitions alone (see `Lake.partitions`).
 
         `events` is the model over the raw files, which the view `landed` shows.
+
+        Raises:
+            DamagedFile: a file is not as it was written, and the lake `checks`.
         """
-        files = self.lake.files(table, days)
+        files = self.lake.paths(self.lake.files(table, days))
         if table is EVENTS:
             self.bind_files(table, files, "landed")
             self._bind_sql("events", events_sql(self.lake, days))
@@ -184,8 +188,8 @@ def open_engine(settings: Settings) -> Engine:
 class DuckDBEngine(Engine):
     """DuckDB, in memory, one per run. What only reads the lake always uses it, some of it through `connection`."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, *, at: datetime | None = None) -> None:
+        super().__init__(settings, at=at)
         config: dict[str, Any] = {
             "temp_directory": str(self.lake.scratch),
             "autoinstall_known_extensions": False,
@@ -228,6 +232,7 @@ class DuckDBEngine(Engine):
     def close(self) -> None:
         """See `Engine`."""
         self.connection.close()
+        self.lake.refresh()
 
     def _bind_sql(self, name: str, sql: str) -> None:
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
@@ -244,11 +249,10 @@ def events_sql(lake: Lake, days: Container[date] | None = None) -> str:
 
 
 def _each_id_once(lake: Lake, days: Container[date] | None) -> bool:
-    """Whether every day is one compacted file without conflicts: then nothing has to look for copies."""
+    """Whether every day is one file whose ids were counted, without conflicts: then nothing has to look for copies."""
     for keys in lake.partitions(EVENTS, days):
-        names = [path.name for path in lake.folder(EVENTS, keys).glob("*.parquet")]
-        record = lake.record(lake.folder(EVENTS, keys) / names[0]) if len(names) == 1 else None
-        if names and (record is None or record.ids != record.rows):
+        files = lake.of(EVENTS, keys)
+        if len(files) > 1 or noted_in(lake.path(files[0])).get("ids") != files[0].rows:
             return False
     return True
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
 import msgspec
 import polars as pl
@@ -21,13 +20,13 @@ from warehouse import revisions
 from warehouse.boards import Client
 from warehouse.calendar import Days
 from warehouse.compaction import merge, settle
-from warehouse.damage import examine, quarantined
+from warehouse.damage import quarantined
 from warehouse.database import METADATA
 from warehouse.engine import Engine, scan
 from warehouse.errors import LakeError
 from warehouse.fairness.rules import check_small_tables
-from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
-from warehouse.lake import Keys, Lake, move_durably
+from warehouse.folds import CONFLICTS, FOLDS, fold
+from warehouse.lake import Keys, Lake, LakeFile, vacuum_now
 from warehouse.outlets import Outlets
 from warehouse.publications import IN_REDIS, PUBLISHED, leaderboard_snapshots, publish
 from warehouse.tables import EVENTS, REJECTS, TABLES, Table
@@ -72,6 +71,7 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
                 if outlets.has_redis or name not in IN_REDIS:
                     publish(engine, outlets, name, days)
             _delete_from_database(outlets.database, player)  # what was published beside us meanwhile
+            vacuum_now(engine.lake, _holding_tables())
         forgotten.removed["redis: keys"] = _delete_from_redis(outlets.redis, player) if outlets.has_redis else 0
         _check_gone(engine, player)
     aside = [path for table in TABLES.values() for path in quarantined(engine.lake, table)]
@@ -83,10 +83,16 @@ def _player_tables() -> list[Table]:
     return [table for table in TABLES.values() if "player_id" in table.schema.names]
 
 
+def _holding_tables() -> list[Table]:
+    """The tables whose superseded files may hold a player."""
+    return [*_player_tables(), REJECTS]
+
+
 def _rows_of(engine: Engine, table: Table, player: str) -> dict[date | None, int]:
     """A player's rows per day; of a table that is not partitioned by day, under None."""
     day = "event_date" if "event_date" in table.partition else "CAST(NULL AS DATE)"
-    sql = f"SELECT {day}, count(*) FROM ({scan(table, engine.lake.files(table))}) WHERE player_id = $1 GROUP BY 1"  # noqa: S608 - our names
+    rows = scan(table, engine.lake.paths(engine.lake.files(table)))
+    sql = f"SELECT {day}, count(*) FROM ({rows}) WHERE player_id = $1 GROUP BY 1"  # noqa: S608 - our names
     return dict(engine.duckdb.connection.execute(sql, [player]).fetchall())
 
 
@@ -97,39 +103,39 @@ def _remove_from_files(engine: Engine, player: str, days: Days) -> None:
     """Write the player's days of `events`, and the dead letters that name them, anew without them."""
     lake = engine.lake
     with lake.lock(EVENTS.name):
+        lake.refresh()
         held = _rows_of(engine, EVENTS, player)
         for keys in lake.partitions(EVENTS, days):
             if keys["event_date"] in held:
                 settle(engine.duckdb, keys, closed=False)
-                merge(engine.duckdb, keys, examine(lake, EVENTS, keys).sound, without=player)
-    for keys, path in _letter_files(lake):
-        letters = pl.read_parquet(path, hive_partitioning=False, glob=False)
+                merge(engine.duckdb, keys, lake.of(EVENTS, keys), without=player)
+    staged, removed = [], []
+    for keys, file in _letter_files(lake):
+        letters = pl.read_parquet(lake.path(file), hive_partitioning=False, glob=False)
         kept = letters.filter(~_naming(player))
         if kept.height < letters.height:
-            # Under a name of its own: a file and its record cannot be replaced in one step.
-            name = f"kept-{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.parquet"
-            lake.write(REJECTS, kept.to_arrow(), keys, name)
-            lake.remove(path)
+            removed.append(file)
+            if kept.height:
+                staged.append(lake.stage(REJECTS, kept.to_arrow(), keys, file.label))
+    lake.commit(REJECTS, staged, removed)
 
 
-def _letter_files(lake: Lake) -> Iterator[tuple[Keys, Path]]:
+def _letter_files(lake: Lake) -> Iterator[tuple[Keys, LakeFile]]:
     """The files of `rejects`, but for the conflicts, which are folded from `events`."""
     for keys in lake.partitions(REJECTS):
-        for path in sorted(lake.folder(REJECTS, keys).glob("*.parquet")):
-            if path.name != CONFLICTS_FILE:
-                yield keys, path
+        yield from ((keys, file) for file in lake.of(REJECTS, keys) if file.label != CONFLICTS)
 
 
 def _letters_of(lake: Lake, player: str) -> dict[date | None, int]:
     """Dead letters that name a player, per day."""
     found: dict[date | None, int] = {}
-    for path in lake.files(REJECTS):
-        count = (
-            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_naming(player)).select(pl.len()).collect().item()
-        )
-        if count:
-            day = date.fromisoformat(path.parent.name.partition("=")[2])
-            found[day] = found.get(day, 0) + count
+    for keys in lake.partitions(REJECTS):
+        for path in lake.paths(lake.of(REJECTS, keys)):
+            letters = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+            if count := letters.filter(_naming(player)).select(pl.len()).collect().item():
+                day = keys["event_date"]
+                assert isinstance(day, date)
+                found[day] = found.get(day, 0) + count
     return found
 
 
@@ -144,11 +150,12 @@ def _naming(player: str) -> pl.Expr:
 
 
 def _check_gone(engine: Engine, player: str) -> None:
-    """Look once more.
+    """Look once more, at the newest snapshots.
 
     Raises:
         LakeError: something of the player is left.
     """
+    engine.lake.refresh()
     left = [table.name for table in _player_tables() if _rows_of(engine, table, player)]
     left += [REJECTS.name] if _letters_of(engine.lake, player) else []
     if left:
@@ -214,12 +221,10 @@ def _delete_from_redis(client: Client, player: str) -> int:
 @contextmanager
 def _noted(lake: Lake, player: str, touched: set[date]) -> Iterator[Days | None]:
     """Keep a note of the days to compute again, those of a killed run included, until all is done."""
-    note = lake.root / "_forget" / f"{hashlib.sha256(player.encode()).hexdigest()[:16]}.json"
-    if note.exists():
-        touched |= set(msgspec.json.decode(note.read_bytes(), type=list[date]))
+    note = f"_forget/{hashlib.sha256(player.encode()).hexdigest()[:16]}.json"
+    if (left := lake.storage.read(note)) is not None:
+        touched |= set(msgspec.json.decode(left, type=list[date]))
     if touched:
-        temporary = lake.beside(note, "forget")
-        temporary.write_bytes(msgspec.json.encode(sorted(touched)))
-        move_durably([(temporary, note)])
+        lake.storage.replace(note, msgspec.json.encode(sorted(touched)))
     yield Days(min(touched), max(touched)) if touched else None
-    note.unlink(missing_ok=True)
+    lake.storage.delete([note])

@@ -4,23 +4,25 @@ A fold reads what lies upstream, computes the range's partitions and replaces th
 What does not belong here: Dagster, Redis, the SQL database.
 """
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 
-from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
+from warehouse.basis import FOREVER, Bases
+from warehouse.calendar import ONE_DAY, Days, Window
 from warehouse.compaction import count_landed, settle
-from warehouse.damage import examine, set_aside
+from warehouse.damage import set_aside
 from warehouse.engine import Engine, model
 from warehouse.fairness.judgements import judgements
 from warehouse.fairness.rules import BASELINE_DAYS
-from warehouse.lake import PARTITION_FILE, Keys, split_partitions
+from warehouse.lake import DATA, DamagedFile, Keys, LakeFile, split_partitions
+from warehouse.lake.snapshots import Place, place_of
 from warehouse.spans import History, bind_boards, bind_spans, days_of
 from warehouse.tables import (
     ACTIVITY_DAYS,
@@ -39,7 +41,8 @@ from warehouse.tables import (
 
 MONTH_DAYS = 30  # of MAU; also how far the model of daily_metrics follows a cohort
 SCORED_ROWS = 500_000  # player-days that are scored at once; with their rows per rule some 0.7 GB
-CONFLICTS_FILE = "conflicts.parquet"
+CONFLICTS = "conflicts"  # the label of their file in `rejects`
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -68,22 +71,17 @@ def events(engine: Engine, days: Days) -> Folded:
         done.append(settle(engine.duckdb, keys, closed=_day(keys) < today))
         engine.watch.reach(len(done))
     found = count_landed(engine.duckdb, days)
-    rejects = lake.partitions(REJECTS, days)
-    if found.conflicts or any((lake.folder(REJECTS, keys) / CONFLICTS_FILE).exists() for keys in rejects):
+    letters = [file for keys in lake.partitions(REJECTS, days) for file in lake.of(REJECTS, keys)]
+    before = [file for file in letters if file.label == CONFLICTS]
+    if found.conflicts or before:
         engine.bind(EVENTS, days)
-        _replace(engine, REJECTS, engine.run("conflicts"), rejects, name=CONFLICTS_FILE)
-    refused = sum(
-        record.rows
-        for keys in lake.partitions(REJECTS, days)
-        for name, record in lake.records(REJECTS, keys).items()
-        if name != CONFLICTS_FILE
-    )
+        _write(engine, REJECTS, engine.run("conflicts"), before, label=CONFLICTS)
     details = {
         "landed": found.landed,
         "events": found.events,
         "duplicates": found.landed - found.events - found.conflicts,
         "conflicts": found.conflicts,
-        "rejected": refused,
+        "rejected": sum(file.rows for file in letters if file.label != CONFLICTS),
         "set_aside": sum(one.set_aside for one in done),
     }
     merged = sum(one.merged for one in done)
@@ -91,10 +89,7 @@ def events(engine: Engine, days: Days) -> Folded:
 
 
 def player_days(engine: Engine, days: Days) -> Folded:
-    """One row per player and day. Damaged files are set aside first; what was read is recorded per day, for `stale_days`."""
-    for keys in engine.lake.partitions(EVENTS, days):
-        for damage in examine(engine.lake, EVENTS, keys).damages:
-            set_aside(engine.lake, damage)
+    """One row per player and day."""
     return _fold_events(engine, PLAYER_DAYS, days)
 
 
@@ -105,17 +100,13 @@ def player_months(engine: Engine, days: Days) -> Folded:
     A month whose days are as they were when it was folded is left alone.
     """
     started = perf_counter()
-    history = History(engine)
-    before = history.within(Days(date.min, days.first.replace(day=1) - ONE_DAY))
+    bases = Bases(engine)
+    before = bases.history.within(Days(date.min, days.first.replace(day=1) - ONE_DAY))
     reach = Days((before or [days.first])[-1].replace(day=1), Days.month_of(days.last).last)
-    inside = history.within(reach)
-    closed = {day.replace(day=1) for day in inside} - {day.replace(day=1) for day in history.days[-1:]}
-    kept = closed & {month.first for month in history.months}
-    engine.bind(PLAYER_DAYS, {day for day in inside if day.replace(day=1) in closed - kept})
-    batches = engine.run("player_months")
-    existing = [keys for keys in engine.lake.partitions(PLAYER_MONTHS, reach) if keys["month_start"] not in kept]
-    inputs = {month: history.digest(Days.month_of(month)) for month in closed}
-    folded = _replace(engine, PLAYER_MONTHS, batches, existing, inputs=inputs)
+    months = bases.of(PLAYER_MONTHS, reach)
+    due = {place: basis for place, basis in months.items() if not _is_done(engine, PLAYER_MONTHS, place, basis)}
+    engine.bind(PLAYER_DAYS, {day for day in bases.history.within(reach) if (day.replace(day=1),) in due})
+    folded = _replace(engine, PLAYER_MONTHS, engine.run("player_months"), due, _gone(engine, bases, PLAYER_MONTHS, reach))
     return _finished(folded, days, started)
 
 
@@ -135,70 +126,65 @@ def player_item_days(engine: Engine, days: Days) -> Folded:
 
 
 def _fold_events(engine: Engine, table: Table, days: Days) -> Folded:
-    """A table of each day's events alone; with each partition goes the fingerprint of what it was folded from.
-
-    The others go after `player_days` (see `AFTER`), which makes the day stale if events land in between.
-    """
+    """A table of each day's events alone."""
     started = perf_counter()
-    inputs = {_day(keys): engine.lake.fingerprint(EVENTS, keys) for keys in engine.lake.partitions(EVENTS, days)}
-    engine.bind(EVENTS, inputs)  # a day that lands meanwhile is the next fold's
+    bases = Bases(engine)
+    due = bases.of(table, days)
+    active = _days(due)
+    engine.bind(EVENTS, active)
     if "zone_days" in model(table.name).upstream:
-        engine.bind_zone_days(inputs)
+        engine.bind_zone_days(active)
     batches = engine.run(table.name, first_day=days.first, last_day=days.last)
-    existing = engine.lake.partitions(table, days)
-    folded = _replace(engine, table, batches, existing, inputs=inputs)
+    folded = _replace(engine, table, batches, due, _gone(engine, bases, table, days))
     return _finished(folded, days, started)
 
 
 def progression(engine: Engine, days: Days) -> Folded:
-    """How far every player is at the end of each day of the range, and of the later days that stood on something else.
-
-    Each partition records a fingerprint of its day, for `behind_days`, and of all that it stands on: the days up to it and
-    the level curve.
-    """
+    """How far every player is at the end of each day of the range, and of the later days that stood on something else."""
     started = perf_counter()
+    bases = Bases(engine)
+    days, due = _with_later(engine, PROGRESSION, days, bases.of(PROGRESSION, days))
     engine.bind_levels()
-    history = History(engine)
-    digests = history.digests(Days(date.min, date.max), engine.settings.levels_file.read_bytes())
-    inputs = {day: f"{history.fingerprints[day]} {digest}" for day, digest in digests.items()}
-    moved = [day for day in inputs if day > days.last and engine.lake.inputs(PROGRESSION, {"event_date": day}) != inputs[day]]
-    days = Days(days.first, max([days.last, *moved]))
+    history = bases.history
     bind_spans(engine, history.spans(Days(date.min, days.first - ONE_DAY)), history.within(days))
     batches = engine.run("progression", first_day=days.first, last_day=days.last)
-    existing = engine.lake.partitions(PROGRESSION, days)
-    folded = _replace(engine, PROGRESSION, batches, existing, inputs=inputs)
+    folded = _replace(engine, PROGRESSION, batches, due, _gone(engine, bases, PROGRESSION, days))
     return _finished(folded, days, started)
 
 
 def leaderboards(engine: Engine, days: Days) -> Folded:
-    """Every board whose window contains a day of the range, over the days that the lake holds of it.
+    """Every board that stands on a day of the range, over the days that the lake holds of it.
 
-    And the daily board of the day after, whose `previous_rank` looks back at the range. Whom a verdict excludes is on none.
+    The daily board of the day after is one: its `previous_rank` looks back. Whom a verdict excludes is on none.
     """
     started = perf_counter()
-    days = _with_day_after(days)
-    bind_boards(engine, History(engine), {window for day in days for window in engine.calendar.windows_of(day)})
-    engine.bind_exclusions()
-    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards"), boards_of(engine, days))
+    bases = Bases(engine)
+    due = bases.boards(days)
+    engine.bind_exclusions()  # a verdict since then makes the boards' basis old, never their content
+    bind_boards(engine, bases.history, due)
+    places = {tuple(window.partition.values()): basis for window, basis in due.items()}
+    folded = _replace(engine, LEADERBOARDS, engine.run("leaderboards"), places, _gone(engine, bases, LEADERBOARDS, FOREVER))
     return _finished(folded, days, started)
 
 
 def fairness(engine: Engine, days: Days) -> Folded:
     """Each rule's judgement of each player and day of the range, against the 28 days before.
 
-    And of the 28 days after, as far as there are any: the range is in their baselines.
+    And of the 28 days after, as far as they stood on something else: the range is in their baselines.
     """
     started = perf_counter()
-    days = fairness_days(engine, days)
+    bases = Bases(engine)
+    days, due = _with_later(engine, FAIRNESS, days, bases.of(FAIRNESS, days))
     batches = (batch for part in parts(engine, days) for batch in judgements(engine, part).to_batches())
-    folded = _replace(engine, FAIRNESS, batches, engine.lake.partitions(FAIRNESS, days))
+    folded = _replace(engine, FAIRNESS, batches, due, _gone(engine, bases, FAIRNESS, days))
     return _finished(folded, days, started)
 
 
 def daily_metrics(engine: Engine, days: Days) -> Folded:
-    """How the game did on each day of the range, and on every later one: levels and first days stand on all days before."""
+    """How the game did on each day of the range, and on the later ones that stood on something else."""
     started = perf_counter()
-    days = _with_later(engine, days, date.max)
+    bases = Bases(engine)
+    days, due = _with_later(engine, DAILY_METRICS, days, bases.of(DAILY_METRICS, days))
     month_start = days.first - timedelta(days=MONTH_DAYS - 1)
     history = History(engine, until=days.last)
     bind_spans(engine, history.spans(Days(date.min, days.last)), history.within(Days(month_start, days.last)))
@@ -206,7 +192,7 @@ def daily_metrics(engine: Engine, days: Days) -> Folded:
     engine.bind(ACTIVITY_DAYS, days)
     engine.bind_levels()
     batches = engine.run("daily_metrics", first_day=days.first, last_day=days.last, month_start=month_start)
-    folded = _replace(engine, DAILY_METRICS, batches, engine.lake.partitions(DAILY_METRICS, days))
+    folded = _replace(engine, DAILY_METRICS, batches, due, _gone(engine, bases, DAILY_METRICS, days))
     return _finished(folded, days, started)
 
 
@@ -228,18 +214,44 @@ AFTER = {table.name: [PLAYER_DAYS.name] for table in (PLAYER_BOSS_DAYS, PLAYER_I
 
 
 def fold(engine: Engine, table: str, days: Days) -> Folded:
-    """Compute one table over the range. Two processes at it take turns, so that the later one has read the newer inputs.
+    """Compute one table over the range, from one snapshot of each table upstream, in one commit.
 
-    Whoever reads `events` keeps its files from being merged meanwhile.
+    Two processes at it take turns, so that the later one has read the newer inputs. A damaged file is dealt with on the way:
+    of events it is set aside, of another table upstream its partition is computed again.
+
+    Raises:
+        DamagedFile: what cannot be computed again is damaged; nothing was written.
     """
-    lake = engine.lake
-    engine.watch.begin(table, _partitions(engine, table, days))
-    if table == EVENTS.name:
-        with lake.lock(table):
-            return events(engine, days)
-    with lake.lock(table), lake.lock(EVENTS.name, shared=True):
-        lake.sweep(table)
-        return FOLDS[table](engine, days)
+    engine.lake.checks = True
+    mended: set[str] = set()
+    while True:
+        try:
+            with engine.lake.lock(table):
+                engine.lake.refresh()
+                engine.lake.sweep(table)
+                engine.watch.begin(table, _partitions(engine, table, days))
+                return FOLDS[table](engine, days)
+        except DamagedFile as error:
+            if error.file.name in mended:
+                raise
+            mended.add(error.file.name)
+            _mend(engine, error)
+
+
+def _mend(engine: Engine, error: DamagedFile) -> None:
+    """Take a damaged file of events out of its table, or compute another table's partition again."""
+    table, keys = engine.lake.place(error.file)
+    if table is EVENTS:
+        with engine.lake.lock(table.name):
+            engine.lake.refresh()
+            set_aside(engine.lake, table, error.file, error.what)
+    elif table.name in FOLDS:
+        log.warning("%s %s; it is computed again", error.file.name, error.what)
+        day = keys[table.date_column]
+        assert isinstance(day, date)
+        fold(engine, table.name, Days(day, day))
+    else:
+        raise error
 
 
 def _partitions(engine: Engine, table: str, days: Days) -> int:
@@ -251,38 +263,19 @@ def _partitions(engine: Engine, table: str, days: Days) -> int:
 
 
 def stale_days(engine: Engine) -> list[date]:
-    """The days whose events changed since `player_days` last read them, late arrivals included."""
-    lake = engine.lake
-    days = sorted({*days_of(engine, EVENTS), *days_of(engine, PLAYER_DAYS)})
-    keys: list[Keys] = [{"event_date": day} for day in days]
-    return [day for day, key in zip(days, keys, strict=True) if lake.fingerprint(EVENTS, key) != lake.inputs(PLAYER_DAYS, key)]
-
-
-def behind_days(engine: Engine) -> list[date]:
-    """The days whose `player_days` changed since `progression` last stood on them: boards are refreshed more often."""
-    fingerprints = History(engine).fingerprints
-    days = sorted({*fingerprints, *days_of(engine, PROGRESSION)})
-    return [
-        day
-        for day in days
-        if engine.lake.inputs(PROGRESSION, {"event_date": day}).partition(" ")[0] != fingerprints.get(day, "")
-    ]
+    """The days whose `player_days` are behind, late arrivals included."""
+    return [one.day for one in Bases(engine).behind(PLAYER_DAYS)]
 
 
 def windows_of(engine: Engine, days: Days) -> set[Window]:
-    """The windows that `leaderboards` computes of a range: those that contain a day of it, and have an active day."""
-    days, active = _with_day_after(days), days_of(engine, PLAYER_DAYS)
-    windows = {window for day in active for window in engine.calendar.windows_of(day)}
-    return {window for window in windows if _overlaps(window.start, window.end, days)}
-
-
-def _with_day_after(days: Days) -> Days:
-    return Days(days.first, days.last + ONE_DAY)
+    """The windows that `leaderboards` computes of a range."""
+    return set(Bases(engine).boards(days))
 
 
 def fairness_days(engine: Engine, days: Days) -> Days:
     """The days whose scores depend on the range: its own, and those that have it in their baseline."""
-    return _with_later(engine, days, days.last + timedelta(days=BASELINE_DAYS))
+    later = Days(days.last, days.last + timedelta(days=BASELINE_DAYS))
+    return Days(days.first, max([days.last, *days_of(engine, PLAYER_DAYS, later)]))
 
 
 def parts(engine: Engine, days: Days) -> Iterator[Days]:
@@ -290,8 +283,7 @@ def parts(engine: Engine, days: Days) -> Iterator[Days]:
     part: list[date] = []
     rows = 0
     for day in days_of(engine, PLAYER_DAYS, days):
-        records = engine.lake.records(PLAYER_DAYS, {"event_date": day})
-        of_day = sum(record.rows for record in records.values())
+        of_day = sum(file.rows for file in engine.lake.of(PLAYER_DAYS, {"event_date": day}))
         if part and rows + of_day > SCORED_ROWS:
             yield Days(part[0], part[-1])
             part, rows = [], 0
@@ -301,9 +293,26 @@ def parts(engine: Engine, days: Days) -> Iterator[Days]:
         yield Days(part[0], part[-1])
 
 
-def _with_later(engine: Engine, days: Days, bound: date) -> Days:
-    """The range, stretched to the last day up to `bound` that the lake holds."""
-    return Days(days.first, max([days.last, *days_of(engine, PLAYER_DAYS, Days(days.last, bound))]))
+def _with_later(engine: Engine, table: Table, days: Days, due: Mapping[Place, str]) -> tuple[Days, dict[Place, str]]:
+    """The range, stretched to the last day that depends on it and is behind; and what is due of the stretched range."""
+    moved = [day for day in _days(due) if day > days.last and not _is_done(engine, table, (day,), due[day,])]
+    days = Days(days.first, max([days.last, *moved]))
+    return days, {place: basis for place, basis in due.items() if place[-1] in days}
+
+
+def _days(due: Mapping[Place, str]) -> set[date]:
+    return {day for place in due if isinstance(day := place[-1], date)}
+
+
+def _is_done(engine: Engine, table: Table, place: Place, basis: str) -> bool:
+    return engine.lake.basis(table, dict(zip(table.partition, place, strict=True))) == basis
+
+
+def _gone(engine: Engine, bases: Bases, table: Table, days: Days) -> list[LakeFile]:
+    """The files of partitions of the range that nothing stands for any more."""
+    expected = bases.of(table, days)
+    snapshot = engine.lake.snapshot(table)
+    return [file for place, files in snapshot.files.items() if place[-1] in days and place not in expected for file in files]
 
 
 def _day(keys: Keys) -> date:
@@ -312,49 +321,41 @@ def _day(keys: Keys) -> date:
     return day
 
 
-def boards_of(engine: Engine, days: Days) -> list[Keys]:
-    """The boards of the lake whose window contains a day of the range."""
-    return [keys for keys in engine.lake.partitions(LEADERBOARDS) if _touches(engine, keys, days)]
-
-
-def _overlaps(start: date, end: date, days: Days) -> bool:
-    return start <= days.last and end > days.first
-
-
-def _touches(engine: Engine, keys: Keys, days: Days) -> bool:
-    """Whether an existing board's window contains a day of the range."""
-    start = keys["window_start"]
-    assert isinstance(start, date)
-    kind = WindowKind(str(keys["window_kind"]))
-    window = next((w for w in engine.calendar.windows_of(start) if w.kind == kind and w.start == start), None)
-    return window is None or _overlaps(window.start, window.end, days)
-
-
 def _replace(
+    engine: Engine, table: Table, batches: Iterable[pa.RecordBatch], due: Mapping[Place, str], gone: Sequence[LakeFile]
+) -> Folded:
+    """Make the sorted batches what is due, in one commit; what came out empty is a file without rows."""
+    before = [file for place in due for file in engine.lake.snapshot(table).files.get(place, [])]
+    return _write(engine, table, batches, [*before, *gone], due)
+
+
+def _write(
     engine: Engine,
     table: Table,
     batches: Iterable[pa.RecordBatch],
-    existing: list[Keys],
-    *,
-    inputs: Mapping[Any, str] = MappingProxyType({}),
-    name: str = PARTITION_FILE,
+    before: Sequence[LakeFile],
+    due: Mapping[Place, str] = MappingProxyType({}),
+    label: str = DATA,
 ) -> Folded:
-    """Write each partition of the sorted batches; of the existing ones, take away those that came out empty.
-
-    `inputs` has, by the partition's date, the fingerprint of what it was computed from.
-    """
-    folded = Folded(table.name, Days(date.min, date.min))
-    staged, written = [], []
-    for keys, rows in split_partitions(table, batches):
-        staged.append(engine.lake.stage(table, rows, keys, name, inputs.get(keys[table.date_column], "")))
-        written.append(keys)
-        folded.rows += rows.num_rows
-        engine.watch.reach(len(staged))
-    folded.partitions = len(staged)
-    folded.changed = engine.lake.commit(staged)
-    for keys in existing:
-        if keys not in written:
-            folded.changed += engine.lake.remove(engine.lake.folder(table, keys) / name)
+    """Write each partition of the sorted batches, and those due that are not among them; take what was `before` out."""
+    lake, folded, staged, missing = engine.lake, Folded(table.name, Days(date.min, date.min)), [], dict(due)
+    try:
+        for keys, rows in split_partitions(table, batches):
+            staged.append(lake.stage(table, rows, keys, label, missing.pop(place_of(table, keys), "")))
+            folded.rows += rows.num_rows
+            engine.watch.reach(len(staged))
+        folded.partitions = len(staged)
+        for place, basis in missing.items():
+            nothing = table.file_schema.empty_table()
+            staged.append(lake.stage(table, nothing, dict(zip(table.partition, place, strict=True)), label, basis))
+    except BaseException:
+        for one in staged:
+            one.temporary.unlink(missing_ok=True)
+        raise
+    was = {(file.name.rpartition("/")[0], file.sha256) for file in before if file.rows}
+    now = {(one.name.rpartition("/")[0], one.sha256) for one in staged if one.rows}
+    folded.changed = len({folder for folder, _ in was ^ now})
+    lake.commit(table, staged, before)
     return folded
 
 

@@ -21,7 +21,7 @@ from warehouse.event_rows import EventRows
 from warehouse.events import Event, check_depth, check_seconds, check_time, decode_any, decode_event, id_in, refusal
 from warehouse.import_files import digest_of, events_of
 from warehouse.lake import Lake
-from warehouse.tables import REJECTS
+from warehouse.tables import EVENTS, REJECTS
 from warehouse.watching import UNWATCHED, Watch
 
 CHUNK = 500_000
@@ -56,11 +56,11 @@ def import_file(lake: Lake, calendar: Calendar, path: Path, watch: Watch = UNWAT
             continue
         rows.append(everything, event.eventId or f"import-{digest}-{position}", event.ts * 1000, IMPORT_KEY)
         if len(rows) >= CHUNK:
-            _land(lake, calendar, rows, f"import-{digest}-{chunk:04}.parquet", imported, watch)
+            _land(lake, calendar, rows, f"import-{digest}-{chunk:04}", imported, watch)
             rows, chunk = EventRows(), chunk + 1
-    _land(lake, calendar, rows, f"import-{digest}-{chunk:04}.parquet", imported, watch)
+    _land(lake, calendar, rows, f"import-{digest}-{chunk:04}", imported, watch)
     letters = pa.Table.from_pylist(refused, schema=REJECTS.file_schema)
-    lake.write(REJECTS, letters, {"event_date": calendar.day_of(now)}, f"import-{digest}.parquet")
+    lake.write(REJECTS, letters, {"event_date": calendar.day_of(now)}, f"import-{digest}")
     return imported
 
 
@@ -80,15 +80,15 @@ def _checked(body: bytes, now: int) -> tuple[Event, dict[str, Any]]:
         raise refusal(error) from None
 
 
-def _land(lake: Lake, calendar: Calendar, rows: EventRows, name: str, imported: Imported, watch: Watch) -> None:
+def _land(lake: Lake, calendar: Calendar, rows: EventRows, label: str, imported: Imported, watch: Watch) -> None:
     days = list(rows.by_day(calendar.zone))
     watch.begin("writing days", len(days))
     staged, today = [], calendar.day_of(int(time.time()))
     for number, (day, part) in enumerate(days, 1):
-        staged.append(stage_settled(lake, part, {"event_date": day}, name, closed=day < today))
+        staged.append(stage_settled(lake, part, {"event_date": day}, label, closed=day < today))
         imported.days.add(day)
         watch.reach(number)
-    lake.commit(staged)
+    lake.commit(EVENTS, [one for one in staged if one])
     imported.accepted += len(rows)
 
 

@@ -10,7 +10,7 @@ from datetime import date
 from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -31,6 +31,9 @@ from warehouse.folds import fairness_days, windows_of
 from warehouse.outlets import Outlets
 from warehouse.publisher import newest_event, publish_boards, read_leaderboard
 from warehouse.tables import LEADERBOARD_REVISIONS, PROGRESSION
+
+if TYPE_CHECKING:
+    from warehouse.lake import Staged
 
 SNAPSHOT_TOP = 1_000
 WINDOWS = 500  # a transaction: other writers of SQLite wait for a minute, which is thousands of windows
@@ -114,7 +117,7 @@ def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
     closed = sorted(window for window in windows_of(engine, days) if window.end <= outlets.today)
     written = 0
     for start in range(0, len(closed), WINDOWS):
-        staged = []
+        staged: list[Staged] = []
         with outlets.database.begin() as connection:
             for window in closed[start : start + WINDOWS]:
                 known = revisions.history(connection, window)
@@ -126,7 +129,9 @@ def leaderboard_snapshots(engine: Engine, outlets: Outlets, days: Days) -> int:
                 if changed.height:
                     record = partial(revisions.record, watermark=newest_event(engine, board), folded=folded, now=outlets.now)
                     staged.append(record(engine, connection, window, known, board, changed))
-            engine.lake.commit(staged)
+            # What a killed publisher left under the same revision was never recorded.
+            left = [file for one in staged for file in engine.lake.of(LEADERBOARD_REVISIONS, one.keys)]
+            engine.lake.commit(LEADERBOARD_REVISIONS, staged, left)
     return written
 
 
@@ -198,6 +203,7 @@ def _published(engine: Engine, name: str, days: Days, run: Callable[[], int]) ->
     started = perf_counter()
     try:
         with engine.lake.lock(name):
+            engine.lake.refresh()
             rows = run()
     except (*REDIS_ERRORS, sa.exc.SQLAlchemyError) as error:
         raise StoreUnavailable(

@@ -18,7 +18,6 @@ from warehouse.database import PUBLICATIONS
 from warehouse.embedded_redis import REDIS_ERRORS
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
-from warehouse.lake import PARTITION_FILE
 from warehouse.outlets import Outlets
 from warehouse.swaps import Standing, publish_board, standings, withdraw
 from warehouse.tables import LEADERBOARDS, PLAYER_DAYS
@@ -52,6 +51,7 @@ def publish_boards(engine: Engine, outlets: Outlets, *, whole: bool = False) -> 
     published: list[Publication] = []
     refused: list[str] = []
     with engine.lake.lock("boards"):
+        engine.lake.refresh()
         there = standings(outlets.redis, sorted({*due.values(), *(window.redis_key for window in due)}))
         for window, key in due.items():
             source = f"{engine.lake.fingerprint(LEADERBOARDS, window.partition)}:{window.end}:{SCORING}"
@@ -91,10 +91,10 @@ def due_windows(calendar: Calendar, today: date) -> dict[Window, str]:
 
 def read_leaderboard(engine: Engine, window: Window) -> pl.DataFrame:
     """A window's board in the lake, by rank; empty where nobody is on it."""
-    path = engine.lake.folder(LEADERBOARDS, window.partition) / PARTITION_FILE
-    if not path.exists():
+    file = engine.lake.one(LEADERBOARDS, window.partition)
+    if file is None:
         return pl.DataFrame(schema=pl.Schema(LEADERBOARDS.schema))
-    board = pl.read_parquet(path, hive_partitioning=False, glob=False)
+    board = pl.read_parquet(engine.lake.path(file), hive_partitioning=False, glob=False)
     board = board.with_columns(pl.lit(value).alias(name) for name, value in window.partition.items())
     return board.select(LEADERBOARDS.schema.names)
 
@@ -103,10 +103,12 @@ def newest_event(engine: Engine, board: pl.DataFrame) -> int | None:
     """The newest event that a board has counted (s since the epoch); None of an empty board, or where its last day is gone."""
     if not board.height:
         return None
-    path = engine.lake.folder(PLAYER_DAYS, {"event_date": board["as_of"][0]}) / PARTITION_FILE
-    if not path.exists():
+    file = engine.lake.one(PLAYER_DAYS, {"event_date": board["as_of"][0]})
+    if file is None:
         return None
-    newest: int = pl.scan_parquet(path, hive_partitioning=False, glob=False).select(pl.max("last_ts")).collect().item()
+    newest: int = (
+        pl.scan_parquet(engine.lake.path(file), hive_partitioning=False, glob=False).select(pl.max("last_ts")).collect().item()
+    )
     return newest
 
 
@@ -157,13 +159,14 @@ def _publish(engine: Engine, outlets: Outlets, window: Window, key: str, *, sour
 
 
 def _read(engine: Engine, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A window's board by rank: player_id and xp of everybody, and what the top page has of the first. All of one file."""
-    empty = pl.DataFrame(schema=pl.Schema(LEADERBOARDS.file_schema))
-    try:
-        with (engine.lake.folder(LEADERBOARDS, window.partition) / PARTITION_FILE).open("rb") as file:
-            return pl.read_parquet(file, columns=["player_id", "xp"]), pl.read_parquet(file, n_rows=TOP, columns=_TOP_COLUMNS)
-    except FileNotFoundError:
+    """A window's board by rank: player_id and xp of everybody, and what the top page has of the first."""
+    file = engine.lake.one(LEADERBOARDS, window.partition)
+    if file is None:
+        empty = pl.DataFrame(schema=pl.Schema(LEADERBOARDS.file_schema))
         return empty.select("player_id", "xp"), empty
+    path = engine.lake.path(file)
+    everybody = pl.read_parquet(path, columns=["player_id", "xp"], hive_partitioning=False, glob=False)
+    return everybody, pl.read_parquet(path, n_rows=TOP, columns=_TOP_COLUMNS, hive_partitioning=False, glob=False)
 
 
 def _book(outlets: Outlets, row: dict[str, object]) -> None:

@@ -3,10 +3,9 @@
 What does not belong here: the rest of the day's graph (progression, fairness, …), and when refreshes happen (`pipelines.live`).
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 from warehouse.calendar import ONE_DAY, Days
 from warehouse.engine import Engine
 from warehouse.folds import Folded, fold, stale_days
+from warehouse.lake import open_leases
 from warehouse.outlets import Outlets
 from warehouse.publisher import Publication, publish_boards
 from warehouse.settings import Settings
@@ -73,17 +73,9 @@ def ranges(days: list[date]) -> Iterator[Days]:
             start = n
 
 
-@contextmanager
-def claim(settings: Settings) -> Iterator[bool]:
+def claim(settings: Settings) -> AbstractContextManager[bool]:
     """Hold the right to follow the events while the context lasts; False where a living process holds it."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.data_dir / "live.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    return open_leases(settings).claim("live")
 
 
 def read_pulse(settings: Settings) -> Pulse | None:

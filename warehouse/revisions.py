@@ -1,7 +1,7 @@
 """Revisions of closed boards: every board that a closed window was published with, what moved between two of them, and why.
 
 The boards are in the lake, whole (`leaderboard_revisions`); the list of them and the causes are in the SQL database. A revision
-exists once its row does: its file is written first, and what a killed writer left of one is written over.
+exists once its row does: its file is committed first, and what a killed writer left of one is replaced.
 What does not belong here: which windows are published, and when (`publications.py`); how causes are found (`causes.py`).
 """
 
@@ -18,7 +18,7 @@ from warehouse.causes import CAUSES, Folded, causes_of, in_words
 from warehouse.database import BOARD_REVISIONS, REVISION_CAUSES, in_utc
 from warehouse.engine import Engine
 from warehouse.errors import FairboardError, LakeError
-from warehouse.lake import PARTITION_FILE, Keys, Lake, Staged
+from warehouse.lake import Keys, Lake, LakeFile, Staged
 from warehouse.spans import days_of
 from warehouse.tables import EVENTS, LEADERBOARD_REVISIONS, LEADERBOARDS, PLAYER_DAYS
 from warehouse.verdicts import touching
@@ -75,13 +75,13 @@ def read(lake: Lake, window: Window, revision: int) -> pl.DataFrame:
     Raises:
         LakeError: its file is gone.
     """
-    path = lake.folder(LEADERBOARD_REVISIONS, _keys(window, revision)) / PARTITION_FILE
-    if not path.exists():
+    file = lake.one(LEADERBOARD_REVISIONS, _keys(window, revision))
+    if file is None:
         raise LakeError(
-            f"Revision {revision} of the {window} is recorded, but {path} is missing. Nothing was changed. "
-            "Restore the file from a backup of the lake."
+            f"Revision {revision} of the {window} is recorded, but the lake has no file of it. Nothing was changed. "
+            "Restore the lake from a backup (docs/operations.md)."
         )
-    return pl.read_parquet(path, hive_partitioning=False, glob=False)
+    return pl.read_parquet(lake.path(file), hive_partitioning=False, glob=False)
 
 
 def diff(lake: Lake, connection: sa.Connection | None, window: Window, revision: int) -> pl.DataFrame:
@@ -177,12 +177,18 @@ def erase(lake: Lake, connection: sa.Connection, player: str) -> None:
 
     Run again, it finishes what was killed. For one publisher at a time.
     """
+    staged: list[Staged] = []
+    removed: list[LakeFile] = []
     for keys in lake.partitions(LEADERBOARD_REVISIONS):
-        board = pl.read_parquet(lake.folder(LEADERBOARD_REVISIONS, keys) / PARTITION_FILE, hive_partitioning=False, glob=False)
-        others = board.filter(pl.col("player_id") != player)
-        if others.height < board.height:
-            ranked = others.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
-            lake.commit([lake.stage(LEADERBOARD_REVISIONS, ranked.to_arrow(compat_level=pl.CompatLevel.oldest()), keys)])
+        for file in lake.of(LEADERBOARD_REVISIONS, keys):
+            board = pl.read_parquet(lake.path(file), hive_partitioning=False, glob=False)
+            others = board.filter(pl.col("player_id") != player)
+            if others.height < board.height:
+                ranked = others.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+                moved_up = ranked.to_arrow(compat_level=pl.CompatLevel.oldest())
+                staged.append(lake.stage(LEADERBOARD_REVISIONS, moved_up, keys))
+                removed.append(file)
+    lake.commit(LEADERBOARD_REVISIONS, staged, removed)
     columns = BOARD_REVISIONS.primary_key.columns
     recorded = connection.execute(sa.select(*columns, BOARD_REVISIONS.c.players).order_by(*columns)).mappings().all()
     for window, rows in groupby(recorded, key=lambda row: {name: row[name] for name in LEADERBOARDS.partition}):
@@ -191,20 +197,19 @@ def erase(lake: Lake, connection: sa.Connection, player: str) -> None:
 
 def _count_again(lake: Lake, connection: sa.Connection, window: Keys, players: dict[int, int]) -> None:
     """Have a window's `players` and `moved` say what its files hold; `players` is what is recorded, by revision."""
-    files = {revision: lake.folder(LEADERBOARD_REVISIONS, {**window, "revision": str(revision)}) for revision in players}
-    records = {revision: lake.record(folder / PARTITION_FILE) for revision, folder in files.items()}
-    rows = {revision: record.rows if record else 0 for revision, record in records.items()}
+    files = {revision: lake.of(LEADERBOARD_REVISIONS, {**window, "revision": str(revision)}) for revision in players}
+    rows = {revision: sum(file.rows for file in found) for revision, found in files.items()}
     if rows == players:
         return
     this = [BOARD_REVISIONS.c[name] == value for name, value in window.items()]
     if not any(rows.values()):
-        for folder in files.values():
-            lake.remove(folder / PARTITION_FILE)
+        lake.commit(LEADERBOARD_REVISIONS, [], [file for found in files.values() for file in found])
         connection.execute(sa.delete(BOARD_REVISIONS).where(*this))
         return
     before: pl.DataFrame | None = None
-    for revision, folder in files.items():
-        board = pl.read_parquet(folder / PARTITION_FILE, hive_partitioning=False, glob=False)
+    for revision, found in files.items():
+        boards = [pl.read_parquet(path, hive_partitioning=False, glob=False) for path in lake.paths(found)]
+        board = pl.concat(boards)
         counts = {"players": board.height, "moved": 0 if before is None else compare(before, board).height}
         connection.execute(sa.update(BOARD_REVISIONS).where(*this, BOARD_REVISIONS.c.revision == revision).values(**counts))
         before = board

@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     lake_url: Annotated[str | None, AfterValidator(_local_folder)] = Field(
         None, description="Folder of the lake; default DATA_DIR/lake."
     )
+    snapshot_minutes: int = Field(
+        15, ge=1, description="For how long, in minutes, superseded files of the lake stay: for readers, and for `--as-of`."
+    )
     redis_url: str | None = Field(None, description="A Redis to use instead of the embedded one.")
     database_url: str | None = Field(None, description="An SQLAlchemy URL to use instead of SQLite in DATA_DIR.")
     hmac_keys: str = Field(

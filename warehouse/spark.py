@@ -139,7 +139,8 @@ class SparkEngine(Engine):
             self.bind_rows(name, table.schema.empty_table())
             return
         schema = ", ".join(f"`{c.name}` {_spark_type(c.sql_type)}" for c in table.columns)
-        reader = self.session.read.schema(schema).option("basePath", str(self.lake.root / table.name))
+        base = str(files[0].parents[len(table.partition)])
+        reader = self.session.read.schema(schema).option("basePath", base)
         # Spark puts a partition's columns last; the contract has them first.
         self._bind(name, reader.parquet(*map(_literal, files)).select(table.schema.names))
 

@@ -4,11 +4,11 @@ What does not belong here: which window is asked for (`readings.py`), and Redis 
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from warehouse.calendar import Window, WindowKind
 from warehouse.engine import Engine
-from warehouse.lake import PARTITION_FILE
 from warehouse.readings import leaderboard, locate
 from warehouse.tables import LEADERBOARDS
 
@@ -59,28 +58,26 @@ class BoardRows:
 def open_board(engine: Engine, kind: WindowKind, season_id: str | None = None, at: date | None = None) -> Iterator[BoardRows]:
     """The board of the window that `locate` finds, as it stood at the end of that day.
 
-    The window's file is opened once and read through that handle: a fold that replaces it meanwhile changes nothing here.
-    How an earlier day left the board is computed, and held in memory.
+    The window's file is opened once and read through that handle. How an earlier day left the board is computed, and held in
+    memory.
 
     Raises:
         FairboardError: there is no such season, or `at` is not in it.
     """
     window, day = locate(engine, kind, season_id, at)
-    try:
-        file = (engine.lake.folder(LEADERBOARDS, window.partition) / PARTITION_FILE).open("rb")
-    except FileNotFoundError:
+    found = engine.lake.one(LEADERBOARDS, window.partition)
+    if found is None:
         yield BoardRows(window, 0, "empty", None, lambda: iter(()))
         return
-    with file:
-        status = os.fstat(file.fileno())
+    made_at = found.modified_ms / 1000
+    with engine.lake.path(found).open("rb") as file:
         parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 16)
         as_of = next(parquet.iter_batches(batch_size=1, columns=["as_of"]))["as_of"][0].as_py()
         if as_of > day:
-            yield _as_it_stood(engine, kind, season_id, day, status.st_mtime)
+            yield _as_it_stood(engine, kind, season_id, day, made_at)
             return
-        revision = f"{status.st_mtime_ns:x}-{status.st_size:x}"
-        rows = parquet.metadata.num_rows
-        yield BoardRows(window, rows, revision, status.st_mtime, lambda: parquet.iter_batches(BATCH, columns=list(COLUMNS)))
+        batches = partial(parquet.iter_batches, BATCH, columns=list(COLUMNS))
+        yield BoardRows(window, found.rows, found.sha256[:16], made_at, batches)
 
 
 def _as_it_stood(engine: Engine, kind: WindowKind, season_id: str | None, day: date, made_at: float) -> BoardRows:

@@ -33,7 +33,7 @@ def import_(
 ) -> None:
     """Load history, through the checks of the service but for the 30 days. Bad lines are named; the rest is imported."""
     settings = load_settings()
-    lake, calendar = Lake(settings.lake_dir, settings.timezone), Calendar.of(settings)
+    lake, calendar = Lake(settings), Calendar.of(settings)
     with watched() as watch:
         imported = [import_file(lake, calendar, path, watch) for path in files]
     if json:

@@ -77,8 +77,8 @@ def revisions(
 ) -> None:
     """How a closed board has changed since it was first published: late events, corrections, verdicts, reversals."""
     settings = load_settings()
-    lake, calendar = Lake(settings.lake_dir, settings.timezone), Calendar.of(settings)
-    with reading(settings) as connection:
+    calendar = Calendar.of(settings)
+    with reading(settings) as connection, Lake(settings) as lake:
         found = revising.find_window(calendar, connection, window, season, at.date() if at else None)
         known = revising.history(connection, found)
         changes = revising.diff(lake, connection, found, diff) if diff else None
@@ -151,7 +151,7 @@ def verify(json: Json = False) -> None:
     """Read every file of the lake and compare it with what was recorded when it was written."""
     settings = load_settings()
     files, rows, damages = 0, 0, []
-    for found in verified(Lake(settings.lake_dir, settings.timezone)):
+    for found in verified(Lake(settings)):
         if isinstance(found, Damage):
             damages.append(found)
         else:

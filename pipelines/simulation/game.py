@@ -203,6 +203,6 @@ def land(lake: Lake, simulation: Simulation, day: date) -> int:
     """Write a day straight into the lake, a file per part. Returns its events."""
     landed = 0
     for number, rows in enumerate(simulation.parts(day)):
-        lake.write(EVENTS, rows, {"event_date": day}, f"sim-{simulation.scenario.seed}-{number:04}.parquet")
+        lake.write(EVENTS, rows, {"event_date": day}, f"sim-{simulation.scenario.seed}-{number:04}")
         landed += rows.num_rows
     return landed

@@ -14,7 +14,8 @@ from warehouse.tables import Table
 
 Keys = dict[str, str | date]
 
-_NAME: Final = re.compile(r"(?P<label>.+)-(?P<basis>[0-9a-f]{0,48})-(?P<sha256>[0-9a-f]{64})\.parquet")
+_NAME: Final = re.compile(r".+-[0-9a-f]{0,48}-[0-9a-f]{64}\.parquet")
+_BASIS_ENDS: Final = -len(f"-{'0' * 64}.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +30,17 @@ class LakeFile:
     @property
     def label(self) -> str:
         """Where it is from."""
-        return self._parts["label"]
+        return self.name[:_BASIS_ENDS].rpartition("-")[0].rpartition("/")[2]
 
     @property
     def basis(self) -> str:
         """What it was made of; `""` for what landed."""
-        return self._parts["basis"]
+        return self.name[:_BASIS_ENDS].rpartition("-")[2]
 
     @property
     def sha256(self) -> str:
         """The digest of its bytes, in hex."""
-        return self._parts["sha256"]
-
-    @property
-    def _parts(self) -> re.Match[str]:
-        found = _NAME.fullmatch(self.name.rpartition("/")[2])
-        assert found, self.name  # `commits.py` writes no other
-        return found
+        return self.name[_BASIS_ENDS + 1 : -len(".parquet")]
 
 
 def file_name(table: Table, keys: Keys, label: str, basis: str, sha256: str) -> str:

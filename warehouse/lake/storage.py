@@ -16,6 +16,7 @@ from warehouse.errors import LakeError
 from warehouse.lake.names import LakeFile
 
 FLUSHES: Final = 16  # at once
+_CHECKED: set[tuple[str, int, int, int]] = set()  # path, inode, time and size of files found sound by this process
 
 
 class Stored(NamedTuple):
@@ -32,7 +33,9 @@ class DamagedFile(LakeError):
     def __init__(self, file: LakeFile, what: str) -> None:
         self.file = file
         self.what = what
-        super().__init__(f"{file.name} {what}. Nothing was computed from it. `fairboard verify --repair` says what can be done.")
+        super().__init__(
+            f"{file.name} {what}. Nothing was computed from it. `fairboard verify --repair` says what can be done."
+        )
 
 
 class Storage(ABC):
@@ -43,11 +46,19 @@ class Storage(ABC):
     scratch: Path
 
     @abstractmethod
-    def paths(self, files: Sequence[LakeFile]) -> list[Path]:
-        """Where this machine reads these files of a snapshot; each was compared with the digest in its name, once a process.
+    def paths(self, files: Sequence[LakeFile], *, check: bool = True) -> list[Path]:
+        """Where this machine reads these files of a snapshot. `check` compares each with its name's digest, once a process.
 
         Raises:
-            DamagedFile: one is missing, or not as it was written.
+            DamagedFile: one is not as it was written, or cannot be had.
+        """
+
+    @abstractmethod
+    def examine(self, file: LakeFile) -> None:
+        """Read a file where it is kept, however often it was read before, and compare it with the digest in its name.
+
+        Raises:
+            DamagedFile: it is not as it was written, or cannot be had.
         """
 
     @abstractmethod
@@ -78,8 +89,8 @@ class Storage(ABC):
         """The files below a folder, in any order; none where there is no such folder."""
 
     @abstractmethod
-    def move(self, name: str, target: str) -> None:
-        """Give a file another name, durably. One that is gone already stays gone."""
+    def move(self, name: str, target: str) -> bool:
+        """Give a file another name, durably. Returns whether there was one."""
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
@@ -93,33 +104,38 @@ class Storage(ABC):
 class Folder(Storage):
     """A folder of this machine."""
 
-    def __init__(self, root: Path, checked: set[tuple[str, int, int, int]] | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
         self.options = {}
         self.scratch = root / "_tmp"
         self.scratch.mkdir(parents=True, exist_ok=True)
-        self._checked = _CHECKED if checked is None else checked
 
-    def paths(self, files: Sequence[LakeFile]) -> list[Path]:
+    def paths(self, files: Sequence[LakeFile], *, check: bool = True) -> list[Path]:
         """See `Storage`. Reading some 1.5 GB/s."""
         paths = [self.root / file.name for file in files]
-        for file, path in zip(files, paths, strict=True):
+        for file, path in zip(files if check else (), paths, strict=False):
             self._check(file, path)
         return paths
 
     def _check(self, file: LakeFile, path: Path) -> None:
         try:
             status = path.stat()
-            mark = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
-            if mark in self._checked:
-                return
-            digest = sha256(path)
+        except FileNotFoundError as error:
+            raise DamagedFile(file, f"is missing, with {file.rows:,} rows") from error
+        mark = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+        if mark not in _CHECKED:
+            self.examine(file)
+            _CHECKED.add(mark)
+
+    def examine(self, file: LakeFile) -> None:
+        """See `Storage`."""
+        try:
+            digest = sha256(self.root / file.name)
         except FileNotFoundError as error:
             raise DamagedFile(file, f"is missing, with {file.rows:,} rows") from error
         if digest != file.sha256:
             raise DamagedFile(file, f"has changed since it was written with {file.rows:,} rows (SHA-256 differs)")
-        self._checked.add(mark)
 
     def put(self, sources: Mapping[str, Path]) -> None:
         """See `Storage`."""
@@ -172,10 +188,12 @@ class Folder(Storage):
                     continue
                 yield Stored(f"{folder}/{name}", status.st_size, status.st_mtime)
 
-    def move(self, name: str, target: str) -> None:
+    def move(self, name: str, target: str) -> bool:
         """See `Storage`."""
-        if (self.root / name).exists():
+        exists = (self.root / name).exists()
+        if exists:
             move_durably([(self.root / name, self.root / target)])
+        return exists
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Storage`."""
@@ -185,9 +203,6 @@ class Folder(Storage):
     def shown(self, name: str) -> str:
         """See `Storage`."""
         return str(self.root / name)
-
-
-_CHECKED: set[tuple[str, int, int, int]] = set()
 
 
 def sha256(path: Path) -> str:
@@ -206,6 +221,13 @@ def move_durably(moves: Sequence[tuple[Path, Path]]) -> None:
         source.replace(target)
         folders |= {target.parent, *(folder.parent for folder in made)}
     flush(sorted(folders))
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a small file, whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    move_durably([(temporary, path)])
 
 
 def flush(paths: Sequence[Path]) -> None:

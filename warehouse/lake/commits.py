@@ -1,0 +1,192 @@
+"""One commit per change of a table: files that are to be in it and files that are to be out of it, all or none.
+
+Delta refuses a commit where any other has taken a file away since the table was read, of whatever partition. So a commit that
+was refused is looked at again and tried again: it is lost only where what it takes away was taken by somebody else.
+What does not belong here: what is written (`lake.py`), and what becomes of superseded files (`housekeeping.py`).
+"""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction, Transaction
+
+from warehouse.errors import LakeError
+from warehouse.lake.names import Keys, LakeFile, file_name
+from warehouse.lake.snapshots import Snapshot, open_table, snapshot_of
+from warehouse.lake.storage import DamagedFile, Storage
+from warehouse.tables import Table
+
+_TRIES: Final = 100
+_PAUSE_S: Final = 0.02
+LOG_KEPT_S: Final = 3600  # a log entry is kept for an hour after its files may go
+
+
+class Marker(NamedTuple):
+    """What a writer notes in the commit itself, to find out after a crash whether it was made."""
+
+    writer: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A file on its way into a table: written at `temporary`, with its content's digest, rows and bytes."""
+
+    table: Table
+    keys: Keys
+    label: str
+    basis: str
+    temporary: Path
+    sha256: str
+    size: int
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """The name it will have."""
+        return file_name(self.table, self.keys, self.label, self.basis, self.sha256)
+
+
+class LostRace(LakeError):
+    """What a commit was to take away is gone: another writer was faster. Nothing was changed by this one."""
+
+
+def commit(
+    storage: Storage,
+    table: Table,
+    staged: Sequence[Staged],
+    removed: Sequence[LakeFile],
+    *,
+    marker: Marker | None = None,
+    kept_s: float,
+) -> tuple[Snapshot, int]:
+    """Make one commit, on disk when this returns. Returns the snapshot after it, and how many files came or went.
+
+    A staged file that the table has already is looked at, and put in its place where that is damaged. `kept_s` is for how long
+    superseded files stay (for a table that is founded here).
+
+    Raises:
+        LostRace: a file of `removed` is not in the table any more.
+    """
+    for attempt in range(_TRIES):
+        delta = open_table(storage, table) or _found(storage, table, kept_s)
+        before = snapshot_of(table, delta)
+        present = {file.name: file for files in before.files.values() for file in files}
+        if gone := [file.name for file in removed if file.name not in present]:
+            raise LostRace(
+                f"{table.name}: {gone[0]} was taken away by another writer meanwhile; nothing was changed by this one. "
+                "Run the same again."
+            )
+        _heal(storage, [(present[one.name], one) for one in staged if one.name in present])
+        added = [one for one in staged if one.name not in present]
+        names = {one.name for one in staged}
+        taken = [file for file in removed if file.name not in names]
+        if not added and not taken and marker is None:
+            return before, 0
+        if waiting := {one.name: one.temporary for one in added if one.temporary.exists()}:
+            storage.put(waiting)
+        delta = _evolved(table, delta)
+        try:
+            delta.create_write_transaction(
+                [*(_add(table, one) for one in added), *(_remove(table, file) for file in taken)],
+                mode="append",
+                schema=_schema(table),
+                partition_by=list(table.partition),
+                commit_properties=CommitProperties(app_transactions=[Transaction(*marker)] if marker else None),
+                post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+            )
+        except CommitFailedError:
+            time.sleep(random.uniform(0, _PAUSE_S * min(attempt + 1, 10)))  # noqa: S311 - no secret
+            continue
+        delta.update_incremental()
+        after = snapshot_of(table, delta)
+        storage.flush([log_entry(table, version) for version in range(before.version + 1, after.version + 1)])
+        return after, len(added) + len(taken)
+    raise LakeError(f"{table.name}: others wrote without a pause, {_TRIES} attempts failed; nothing was changed. Run it again.")
+
+
+def log_entry(table: Table, version: int) -> str:
+    """The name of the log entry of a version, below the lake's root."""
+    return f"{table.name}/_delta_log/{version:020}.json"
+
+
+def configuration(kept_s: float) -> dict[str, str | None]:
+    """The table's properties: for how long superseded files are known. Checkpoints are ours (`housekeeping`), to fsync them."""
+    interval = f"interval {int(kept_s) + LOG_KEPT_S} seconds"
+    return {"delta.logRetentionDuration": interval, "delta.deletedFileRetentionDuration": interval}
+
+
+def _found(storage: Storage, table: Table, kept_s: float) -> DeltaTable:
+    """Found a table. Of two that do so at once, one does it for both."""
+    uri = f"{storage.url}/{table.name}"
+    try:
+        delta = DeltaTable.create(
+            uri,
+            _schema(table),
+            mode="ignore",
+            partition_by=list(table.partition),
+            name=table.name,
+            description=table.doc,
+            configuration=configuration(kept_s),
+            storage_options=dict(storage.options),
+        )
+    except DeltaError:
+        found = open_table(storage, table)
+        if found is None:
+            raise
+        delta = found
+    storage.flush([log_entry(table, 0)])
+    return delta
+
+
+def _evolved(table: Table, delta: DeltaTable) -> DeltaTable:
+    """The table with every column of the contract: a nullable one may be younger than it."""
+    known = {field.name for field in delta.schema().fields}
+    missing = [field for field in _schema(table).fields if field.name not in known]
+    if missing:
+        delta.alter.add_columns(missing)
+        delta.update_incremental()
+    return delta
+
+
+def _schema(table: Table) -> Schema:
+    return Schema([Field.from_arrow(field) for field in table.schema])
+
+
+def _add(table: Table, one: Staged) -> AddAction:
+    """Only rows are counted: least and greatest values would keep players in the log who were forgotten."""
+    return AddAction(
+        path=one.name.removeprefix(f"{table.name}/"),
+        size=one.size,
+        partition_values={name: str(one.keys[name]) for name in table.partition},
+        modification_time=time.time_ns() // 1_000_000,
+        data_change=True,
+        stats=json.dumps({"numRecords": one.rows}),
+    )
+
+
+def _remove(table: Table, file: LakeFile) -> RemoveAction:
+    return RemoveAction(
+        path=file.name.removeprefix(f"{table.name}/"),
+        data_change=True,
+        deletion_timestamp=time.time_ns() // 1_000_000,
+        size=file.size,
+    )
+
+
+def _heal(storage: Storage, there: Sequence[tuple[LakeFile, Staged]]) -> None:
+    """Put staged files in the place of those of their names that are damaged."""
+    damaged = {}
+    for file, one in there:
+        try:
+            storage.paths([file])
+        except DamagedFile:
+            damaged[one.name] = one.temporary
+    storage.put(damaged)

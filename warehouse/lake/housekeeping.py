@@ -1,0 +1,114 @@
+"""What a table's history leaves behind: superseded files are vacuumed after their time, the log gets checkpoints and is cut.
+
+Vacuuming here takes away what a commit superseded, never a file that no log entry names: that may be somebody's restored
+events. delta-rs' own vacuum takes both, and counts in hours. What does not belong here: damage (`damage.py`).
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from warehouse.lake.commits import LOG_KEPT_S, configuration
+from warehouse.lake.readers import oldest_reader
+from warehouse.lake.snapshots import open_table, snapshot_of
+from warehouse.tables import TABLES, Table
+
+if TYPE_CHECKING:
+    from warehouse.lake.lake import Lake
+
+CHECKPOINT_EVERY: Final = 100  # commits
+HASTE_S: Final = 60  # what is superseded stays so long at least, however much it is
+
+
+@dataclass(slots=True)
+class Tidied:
+    """What was done for a table: files and bytes taken away, bytes that are superseded and stay for now, live bytes."""
+
+    table: str
+    files: int = 0
+    freed: int = 0
+    superseded: int = 0
+    live: int = 0
+
+
+def tidy(lake: "Lake", tables: Iterable[Table] = TABLES.values()) -> list[Tidied]:
+    """Vacuum what was superseded longer ago than FAIRBOARD_SNAPSHOT_MINUTES, and what no reader of this machine can hold.
+
+    Where superseded files come to more than half of the live ones, as today's do where boards follow the events, the oldest go
+    earlier, down to a minute; not where other machines read the lake, too.
+    """
+    with lake.lock("housekeeping"):
+        return [done for table in tables if (done := _tidy(lake, table))]
+
+
+def vacuum_now(lake: "Lake", tables: Iterable[Table]) -> None:
+    """Take every superseded file of some tables away at once, whoever may read it: what erasure promises."""
+    with lake.lock("housekeeping"):
+        for table in tables:
+            superseded = _superseded(lake, table)
+            lake.storage.delete(superseded)
+            _checkpoint(lake, table)
+
+
+def checkpoint_if_due(lake: "Lake", table: Table, version: int) -> None:
+    """Vacuum, write a checkpoint and cut the log, once in a hundred commits."""
+    if version > 0 and version % CHECKPOINT_EVERY == 0:
+        tidy(lake, [table])
+
+
+def _tidy(lake: "Lake", table: Table) -> Tidied | None:
+    delta = open_table(lake.storage, table)
+    if delta is None:
+        return None
+    now, kept_s = time.time(), lake.settings.snapshot_minutes * 60
+    live = sum(file.size for files in snapshot_of(table, delta).files.values() for file in files)
+    superseded = _superseded(lake, table)
+    reader = oldest_reader(lake.settings) or now
+    done = Tidied(table.name, live=live, superseded=sum(size for _, size in superseded.values()))
+    doomed = []
+    for name, (since, size) in sorted(superseded.items(), key=lambda item: item[1][0]):
+        too_much = done.superseded > live / 2 and lake.is_alone
+        # A commit says when it took a file away before anyone can see that it did.
+        if since < min(now - (HASTE_S if too_much else kept_s), reader - HASTE_S):
+            doomed.append(name)
+            done.superseded, done.freed = done.superseded - size, done.freed + size
+    lake.storage.delete(doomed)
+    done.files = len(doomed)
+    wanted = configuration(kept_s)
+    if not wanted.items() <= delta.metadata().configuration.items():
+        delta.alter.set_table_properties({name: str(value) for name, value in wanted.items()})
+    if delta.version() % CHECKPOINT_EVERY == 0 and delta.version():
+        _checkpoint(lake, table)
+    return done
+
+
+def _superseded(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
+    """The files that commits took out of the table, as far back as there are log entries: since when (s), and bytes."""
+    delta = open_table(lake.storage, table)
+    if delta is None:
+        return {}
+    live = {file.name for files in snapshot_of(table, delta).files.values() for file in files}
+    found = {}
+    for entry in lake.storage.list(f"{table.name}/_delta_log"):
+        if entry.name.endswith(".json"):
+            for line in (lake.storage.read(entry.name) or b"").splitlines():
+                if removed := json.loads(line).get("remove"):
+                    name = f"{table.name}/{unquote(removed['path'])}"
+                    found[name] = (removed["deletionTimestamp"] / 1000, removed.get("size") or 0)
+    return {name: what for name, what in found.items() if name not in live}
+
+
+def _checkpoint(lake: "Lake", table: Table) -> None:
+    """Have a checkpoint on disk before the entries that it stands for go."""
+    delta = open_table(lake.storage, table)
+    if delta is None:
+        return
+    delta.create_checkpoint()
+    log = f"{table.name}/_delta_log"
+    lake.storage.flush([entry.name for entry in lake.storage.list(log) if not entry.name.endswith(".json")])
+    reader = oldest_reader(lake.settings)
+    if reader is None or reader > time.time() - LOG_KEPT_S:
+        delta.cleanup_metadata()

@@ -1,0 +1,89 @@
+"""A table as it was at one commit: which files it is made of, by partition. Read once, and the same however others write.
+
+What belongs here: reading Delta's log. What does not: writing it (`commits.py`), and the files' content.
+"""
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from warehouse.errors import LakeError
+from warehouse.lake.names import Keys, LakeFile
+from warehouse.lake.storage import Storage
+from warehouse.tables import Table
+
+Place = tuple[str | date, ...]  # a partition's values, in the order of `Table.partition`
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A table's files, by partition and in the order of names. `version` is Delta's; -1 of a table that was never written."""
+
+    table: Table
+    version: int = -1
+    files: dict[Place, list[LakeFile]] = field(default_factory=dict)
+
+    def of(self, keys: Keys) -> list[LakeFile]:
+        """The files of a partition."""
+        return self.files.get(place_of(self.table, keys), [])
+
+    def partitions(self, days: Container[date] | None = None, *, empty: bool = False) -> list[Keys]:
+        """The partitions that have rows, sorted; with `days`, those whose date is among them; with `empty`, those without, too.
+
+        A partition whose computing gave nothing is a file without rows.
+        """
+        found = (place for place, files in self.files.items() if empty or any(file.rows for file in files))
+        return [
+            dict(zip(self.table.partition, place, strict=True))
+            for place in sorted(found, key=lambda place: [str(value) for value in place])
+            if days is None or place[-1] in days
+        ]
+
+
+def place_of(table: Table, keys: Keys) -> Place:
+    """A partition's place in a snapshot."""
+    return tuple(keys[name] for name in table.partition)
+
+
+def open_table(storage: Storage, table: Table, at: int | datetime | None = None) -> DeltaTable | None:
+    """A table of the lake, as Delta has it now or had it then; None where nothing was written yet.
+
+    Raises:
+        LakeError: its log cannot be read, or does not reach back so far.
+    """
+    try:
+        delta = DeltaTable(f"{storage.url}/{table.name}", storage_options=dict(storage.options))
+        if at is not None:
+            delta.load_as_version(at)
+    except TableNotFoundError:
+        return None
+    except DeltaError as error:
+        raise LakeError(
+            f"The log of {storage.shown(table.name)} cannot be read{f' as of {at}' if at is not None else ''}: {error} "
+            "Nothing was changed."
+        ) from error
+    return delta
+
+
+def read_snapshot(storage: Storage, table: Table, at: int | datetime | None = None) -> Snapshot:
+    """The table's newest snapshot, or the one of a version or time."""
+    delta = open_table(storage, table, at)
+    return snapshot_of(table, delta) if delta else Snapshot(table)
+
+
+def snapshot_of(table: Table, delta: DeltaTable) -> Snapshot:
+    """The files of a table that is open."""
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    columns = ("path", "size_bytes", "num_records", "modification_time", *(f"partition.{name}" for name in table.partition))
+    files: dict[Place, list[LakeFile]] = {}
+    for path, size, rows, modified, *place in zip(*(actions[name].to_pylist() for name in columns), strict=True):
+        values = tuple(value if isinstance(value, date) else str(value) for value in place)
+        files.setdefault(values, []).append(LakeFile(f"{table.name}/{unquote(path)}", size, rows, modified))
+    for found in files.values():
+        found.sort(key=lambda file: file.name)
+    return Snapshot(table, delta.version(), files)
