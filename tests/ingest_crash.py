@@ -14,6 +14,7 @@ from typing import Any
 
 import fsspec.implementations.memory  # noqa: F401 - else each fork imports it
 import pandas as pd  # noqa: F401 - pyarrow imports it with the first array
+from deltalake import DeltaTable
 
 from ingest_api.sealer import seal_once
 from warehouse.settings import Settings
@@ -33,6 +34,7 @@ def seal(folder: Path, last: int) -> None:
 
     for name in ("fsync", "rename", "replace", "unlink", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
+    DeltaTable.create_write_transaction = counted(DeltaTable.create_write_transaction)
     seal_once(Settings(data_dir=folder, _env_file=None))
 
 

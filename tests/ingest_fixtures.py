@@ -16,7 +16,9 @@ import polars as pl
 
 from ingest_api.client import SignedClient
 from ingest_api.signature import sign
+from warehouse.lake import Lake
 from warehouse.settings import Settings
+from warehouse.tables import EVENTS, REJECTS, Table
 
 KEY_ID, SECRET = "game-1", "a-secret-for-tests"
 DEADLINE_S = 60
@@ -79,16 +81,18 @@ class Service:
 
     def events(self) -> pl.DataFrame:
         """Every row in the lake."""
-        return _table(self.folder / "lake" / "events")
+        return self._rows(EVENTS)
 
     def rejects(self) -> pl.DataFrame:
         """Every refused event in the lake."""
-        return _table(self.folder / "lake" / "rejects")
+        return self._rows(REJECTS)
 
-
-def _table(folder: Path) -> pl.DataFrame:
-    files = sorted(folder.rglob("*.parquet"))
-    return pl.concat([pl.read_parquet(file) for file in files]) if files else pl.DataFrame()
+    def _rows(self, table: Table) -> pl.DataFrame:
+        named = {"lake_url": "FAIRBOARD_LAKE_URL", "timezone": "FAIRBOARD_TIMEZONE"}
+        given = {name: self._environment[variable] for name, variable in named.items() if variable in self._environment}
+        with Lake(Settings(data_dir=self.folder, _env_file=None, **given)) as lake:
+            paths = lake.paths(lake.files(table))
+            return pl.concat([pl.read_parquet(path, glob=False) for path in paths]) if paths else pl.DataFrame()
 
 
 @contextmanager

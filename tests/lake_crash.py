@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deltalake import DeltaTable
+
 from warehouse.calendar import Days
 from warehouse.engine import MODELS, DuckDBEngine, model
 from warehouse.erasure import forget
@@ -48,6 +50,7 @@ def forked(action: str, folder: Path, last: int) -> tuple[int, int]:
 
         for name in ("fsync", "rename", "replace", "unlink", "mkdir"):
             setattr(os, name, counted(getattr(os, name)))
+        DeltaTable.create_write_transaction = counted(DeltaTable.create_write_transaction)
         act(action, folder)
         os._exit(0)
     os.close(writing)

@@ -11,7 +11,9 @@ from conftest import boss_kill, land_events, progression
 from warehouse.calendar import Days
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, Folded, fold
+from warehouse.lake import Lake, LakeFile
 from warehouse.settings import Settings
+from warehouse.tables import TABLES
 
 REPO = Path(__file__).parent.parent
 DAYS = ("2024-05-01", "2024-05-02", "2024-05-03")
@@ -48,8 +50,21 @@ def fold_all(settings: Settings, days: Days = RANGE) -> dict[str, Folded]:
         return {name: fold(engine, name, days) for name in FOLDS}
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a lake but scratch and locks."""
+def tree(settings: Settings) -> dict[str, bytes]:
+    """Every file of the lake's newest snapshots, by name."""
+    with Lake(settings) as lake:
+        files = [file for table in TABLES.values() for files in lake.snapshot(table).files.values() for file in files]
+        return {file.name: lake.path(file).read_bytes() for file in files}
+
+
+def contents(settings: Settings) -> dict[str, bytes]:
+    """The same by partition and label, whatever it was made of."""
+    return {f"{name.rpartition('/')[0]}/{LakeFile(name, 0, 0, 0).label}": content for name, content in tree(settings).items()}
+
+
+def on_disk(settings: Settings) -> dict[str, bytes]:
+    """Every file of the lake but scratch, superseded ones and the log included."""
+    folder = settings.lake_dir
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "_tmp"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

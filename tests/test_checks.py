@@ -15,10 +15,12 @@ from conftest import boss_kill, land_events, progression
 
 from warehouse.calendar import ONE_DAY, Days
 from warehouse.checks import checks_of, faults
+from warehouse.compaction import _write, facts_of
 from warehouse.engine import DuckDBEngine
-from warehouse.folds import CONFLICTS_FILE, FOLDS, fold
+from warehouse.folds import CONFLICTS, FOLDS, fold
+from warehouse.lake import Lake
 from warehouse.settings import Settings
-from warehouse.tables import REJECTS, TABLES
+from warehouse.tables import EVENTS, REJECTS, TABLES
 
 DAY, OTHER, LATER = date(2026, 5, 1), date(2026, 5, 20), date(2026, 6, 2)
 MAY = Days(date(2026, 5, 1), date(2026, 5, 31))
@@ -66,18 +68,20 @@ def found(settings: Settings, days: Days = MAY) -> dict[str, list[str]]:
     return {name: sentences for name, sentences in said.items() if sentences}
 
 
-def file_of(settings: Settings, table: str, partition: str = f"event_date={DAY}") -> Path:
-    return min((settings.lake_dir / table / partition).glob("*.parquet"))
+def file_of(settings: Settings, table: str, partition: str = f"event_date={DAY}", label: str = "") -> Path:
+    """The partition's only file, of those that are in the table; with `label`, the one so labelled."""
+    with Lake(settings) as lake:
+        inside = [file for file in lake.files(TABLES[table]) if file.name.startswith(f"{table}/{partition}/{label}")]
+        return lake.path(min(inside, key=lambda file: file.name))
 
 
 def change(settings: Settings, path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-    """Write other rows in the file's place, recorded as if a fold had written them."""
-    table = TABLES[path.relative_to(settings.lake_dir).parts[0]]
-    with DuckDBEngine(settings) as engine:
-        keys = next(keys for keys in engine.lake.partitions(table) if engine.lake.folder(table, keys) == path.parent)
+    """Put a file of other rows in the file's place, as if a fold had written them."""
+    with Lake(settings) as lake:
+        [file] = (f for t in TABLES.values() for f in lake.files(t) if lake.path(f) == path)
+        table, keys = lake.place(file)
         rows = change(pl.read_parquet(path, hive_partitioning=False)).to_arrow().cast(table.file_schema)
-        record = engine.lake.record(path)
-        engine.lake.write(table, rows, keys, path.name, record.inputs)
+        lake.commit(table, [lake.stage(table, rows, keys, file.label, file.basis)], [file])
 
 
 def test_a_sound_lake_passes_every_check(lake: Settings) -> None:
@@ -109,25 +113,21 @@ PARTITIONS = {
 
 
 @pytest.mark.parametrize("table", FOLDS)
-def test_a_flipped_bit_a_missing_and_a_foreign_file_are_named(lake: Settings, table: str) -> None:
-    [path] = (lake.lake_dir / table / PARTITIONS.get(table, f"event_date={DAY}")).iterdir()
+def test_a_flipped_bit_and_a_missing_file_are_named(lake: Settings, table: str) -> None:
+    path = file_of(lake, table, PARTITIONS.get(table, f"event_date={DAY}"))
     rows = f"{pq.read_metadata(path).num_rows:,} rows"
     content = path.read_bytes()
     path.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
     assert found_files(lake, table) == [f"{path} has changed since it was written with {rows} (SHA-256 differs)."]
-    foreign = path.rename(path.with_name("foreign.parquet"))
-    assert found_files(lake, table) == [
-        f"{path} is missing, with {rows}.",
-        f"{foreign} was not written by Fairboard: nothing is recorded of it.",
-    ]
+    path.unlink()
+    assert found_files(lake, table) == [f"{path} is missing, with {rows}."]
 
 
 @pytest.mark.parametrize("table", [name for name in FOLDS if name not in ("leaderboards", "player_months")])
 def test_a_day_whose_folder_is_gone_is_named(lake: Settings, table: str) -> None:
-    folder = lake.lake_dir / table / PARTITIONS.get(table, f"event_date={DAY}")
-    [path] = folder.iterdir()
+    path = file_of(lake, table, PARTITIONS.get(table, f"event_date={DAY}"))
     rows = f"{pq.read_metadata(path).num_rows:,} rows"
-    shutil.rmtree(folder)
+    shutil.rmtree(path.parent)
     assert found_files(lake, table) == [f"{path} is missing, with {rows}."]
 
 
@@ -151,7 +151,8 @@ def found_files(settings: Settings, table: str) -> list[str]:
 def test_a_partition_outside_the_range_is_not_looked_at(lake: Settings) -> None:
     file_of(lake, "player_days").unlink()
     assert "player_days.files" in found(lake)
-    assert found(lake, Days(OTHER, OTHER)).keys() <= {"leaderboards.sums"}  # its month's board holds that day
+    # The boards of its month hold that day, and what is asked of them reads it.
+    assert found(lake, Days(OTHER, OTHER)).keys() <= {"leaderboards.sums", "daily_metrics.sums"}
 
 
 def test_columns_of_other_types_missing_and_unknown_are_named(lake: Settings) -> None:
@@ -202,27 +203,34 @@ def test_copies_that_are_not_compacted_yet_are_counted_and_an_event_beside_them_
     day = str(DAY)
     land_events(lake, [progression("ann", day, 10, eventId="e1"), progression("cid", day, 1, eventId="new")], name="late")
     assert found(lake) == {}
-    path = file_of(lake, "events").with_name("late.parquet")
+    path = file_of(lake, "events", label="late")
     pl.read_parquet(path, hive_partitioning=False).filter(pl.col("event_id") == "e1").write_parquet(path)
     assert found(lake)["events.accounted"] == [
         f"{DAY}: 8 rows are recorded and 7 are in the files, with 5 ids; 5 events, 1 duplicates and 1 conflicts stand for them."
     ]
 
 
+def take_conflicts_out(lake: Lake) -> None:
+    lake.commit(REJECTS, [], [file for file in lake.files(REJECTS) if file.label == CONFLICTS])
+
+
 def test_a_conflict_that_is_not_in_the_dead_letters_is_missed(lake: Settings) -> None:
     with DuckDBEngine(lake) as engine:
-        engine.lake.remove(engine.lake.folder(REJECTS, {"event_date": DAY}) / CONFLICTS_FILE)
+        take_conflicts_out(engine.lake)
     [text] = found(lake)["events.accounted"]
     assert text.endswith("with 5 ids; 5 events, 0 duplicates and 0 conflicts stand for them.")
 
 
 def test_a_conflict_that_counts_as_an_event_is_missed(lake: Settings) -> None:
     with DuckDBEngine(lake) as engine:
-        path = file_of(lake, "events")
-        record = engine.lake.record(path)
         # As if compaction had taken the two contents of e2 for two ids: nobody would look for the second one again.
-        engine.lake.record_path(path).write_bytes(msgspec.json.encode(msgspec.structs.replace(record, ids=record.rows)))
-        engine.lake.remove(engine.lake.folder(REJECTS, {"event_date": DAY}) / CONFLICTS_FILE)
+        [file] = engine.lake.of(EVENTS, {"event_date": DAY})
+        rows = pq.read_table(engine.lake.path(file), partitioning=None)
+        temporary = engine.lake.beside("events")
+        _write(temporary, rows.to_batches(), msgspec.structs.replace(facts_of(engine.lake, file), ids=file.rows))
+        wrong = engine.lake.staged(EVENTS, {"event_date": DAY}, file.label, file.basis, temporary, file.rows)
+        engine.lake.commit(EVENTS, [wrong], [file])
+        take_conflicts_out(engine.lake)
     [text] = found(lake)["events.accounted"]
     assert text.endswith("with 5 ids; 6 events, 0 duplicates and 0 conflicts stand for them.")
 

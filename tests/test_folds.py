@@ -167,6 +167,8 @@ def test_a_late_event_makes_its_day_stale_and_only_that(settings: Settings, land
     with DuckDBEngine(settings) as engine:
         assert stale_days(engine) == []
         land([progression("bob", FIRST, 500)], name="late")
+        assert stale_days(engine) == []  # the snapshot is as it was
+        engine.lake.refresh()
         assert stale_days(engine) == [date(2026, 5, 1)]
     materialize(settings, FIRST)
     assert ask(settings, "SELECT player_id, xp FROM leaderboards WHERE window_kind = 'alltime' ORDER BY rank") == [

@@ -12,6 +12,7 @@ from datetime import date
 from itertools import islice
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 
 from warehouse.basis import Bases
@@ -49,7 +50,10 @@ def checks_of(table: Table) -> list[Check]:
 
 def faults(check: Check, engine: DuckDBEngine, table: Table, days: Days) -> list[str]:
     """The first things wrong with the table's partitions of those days; none where the check holds."""
-    return list(islice(check.faults(engine, table, days), SHOWN))
+    try:
+        return list(islice(check.faults(engine, table, days), SHOWN))
+    except (OSError, duckdb.IOException) as error:  # a file is missing or torn: that is what is wrong
+        return [str(error)]
 
 
 def _partitions(engine: DuckDBEngine, table: Table, days: Days) -> list[Keys]:

@@ -56,7 +56,7 @@ class Landed(NamedTuple):
 
 
 def settle(engine: DuckDBEngine, keys: Keys, *, closed: bool) -> Settled:
-    """Bring a day of `events` in order: damaged files aside, small files merged.
+    """Bring a day of `events` in order: damaged files aside, what is there twice away, small files merged.
 
     A closed day becomes one file. What comes late stands beside it until `player_days` counted it or there are `MANY` files:
     a trickle of late events does not rewrite the day with each, and a revision of a board can tell which they were. Of a day
@@ -68,6 +68,8 @@ def settle(engine: DuckDBEngine, keys: Keys, *, closed: bool) -> Settled:
     found = damaged(lake, lake.of(EVENTS, keys))
     for damage in found:
         set_aside(lake, EVENTS, damage.file, damage.what)
+    if again := merged_before(lake, lake.of(EVENTS, keys)):
+        lake.commit(EVENTS, [], again)
     files = lake.of(EVENTS, keys)
     # Nothing is late to a day that has never been counted. What was counted is the end of a basis (`basis.DATA_UPSTREAM`).
     counted = (lake.basis(PLAYER_DAYS, keys) or "")[-32:] in ("", lake.fingerprint(EVENTS, keys))
@@ -111,6 +113,19 @@ def merge(
         temporary.unlink(missing_ok=True)
 
 
+def merged_before(lake: Lake, files: Sequence[LakeFile]) -> list[LakeFile]:
+    """The files that another one stands for already: restored ones, or of a history that was imported again."""
+    standing: list[set[str]] = []
+    found = []
+    stand_for = {file.name: {*facts_of(lake, file).sources} or {_short(file.sha256)} for file in files}
+    for file in sorted(files, key=lambda file: (-len(stand_for[file.name]), file.label != COMPACTED, file.name)):
+        if any(stand_for[file.name] <= other for other in standing):
+            found.append(file)
+        elif file.label == COMPACTED:
+            standing.append(stand_for[file.name])
+    return found
+
+
 def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed: bool) -> Staged | None:
     """Stage rows of a day's `events` as they are to stay: sorted, encoded as a compacted file is, each id counted.
 
@@ -126,7 +141,7 @@ def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if any(_short(staged.sha256) in facts_of(lake, file).sources for file in lake.of(EVENTS, keys) if file.basis):
+    if any(_short(staged.sha256) in facts_of(lake, file).sources for file in lake.of(EVENTS, keys)):
         temporary.unlink()
         return None
     return staged
@@ -137,7 +152,9 @@ def count_landed(engine: DuckDBEngine, days: Days) -> Landed:
     told: list[Landed] = []
     read: list[LakeFile] = []
     for keys in engine.lake.partitions(EVENTS, days):
-        files = engine.lake.of(EVENTS, keys)
+        present = engine.lake.of(EVENTS, keys)
+        again = merged_before(engine.lake, present)
+        files = [file for file in present if file not in again]
         facts = [facts_of(engine.lake, file) for file in files]
         landed = sum(fact.landed or file.rows for fact, file in zip(facts, files, strict=True))
         if len(files) == 1 and facts[0].ids:
