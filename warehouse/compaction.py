@@ -7,6 +7,8 @@ What does not belong here: which copy counts (`models/events.sql`), damage (`dam
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ from warehouse.engine import DuckDBEngine, model
 from warehouse.lake import FACTS, Keys, Lake, LakeFile, Staged, as_basis, conform, noted_in, origin_of
 from warehouse.tables import EVENTS, PLAYER_DAYS
 
-COMPACTED = "compacted"
+COMPACTED, IMPORTED = "compacted", "import-"  # the labels of files; the second begins those of imported ones
 OWNER = "compaction"
 MANY = 64  # files: a day in so many is read 1.6 times slower than in one, in 2,000 31 times
 
@@ -31,20 +33,39 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a compacted or imported file tells of itself, noted in its footer.
 
     `landed` counts the rows of the files that it stands for, `ids` the distinct event ids that it holds (0 where nobody counted
-    them), `sources` has the beginnings of those files' digests; `closed` says that it was all of its day, and the day over.
+    them), `imports` has the beginnings of the digests of imported files that are in it; `closed` says that it was all of its
+    day, and the day over.
     """
 
     landed: int = 0
     ids: int = 0
     closed: bool = False
-    sources: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a table of events is to get and to lose, in one commit."""
+
+    staged: list[Staged] = field(default_factory=list)
+    removed: list[LakeFile] = field(default_factory=list)
+
+    def commit(self, lake: Lake) -> None:
+        """Make the commit, if there is anything to change."""
+        if self.staged or self.removed:
+            lake.commit(EVENTS, self.staged, self.removed)
+
+    def drop(self) -> None:
+        """Leave all as it is."""
+        for one in self.staged:
+            one.temporary.unlink(missing_ok=True)
 
 
 class Settled(NamedTuple):
-    """What `settle` found and did: files set aside, and whether files were merged."""
+    """What `settle` found and did: files set aside, and days whose files were merged."""
 
     set_aside: int
-    merged: bool
+    merged: int
 
 
 class Landed(NamedTuple):
@@ -55,32 +76,49 @@ class Landed(NamedTuple):
     conflicts: int
 
 
-def settle(engine: DuckDBEngine, keys: Keys, *, closed: bool) -> Settled:
-    """Bring a day of `events` in order: damaged files aside, what is there twice away, small files merged.
+def settle(engine: DuckDBEngine, days: Sequence[Keys], *, today: date) -> Settled:
+    """Bring days of `events` in order, in one commit: damaged files aside, what is there twice away, small files merged.
 
-    A closed day becomes one file. What comes late stands beside it until `player_days` counted it or there are `MANY` files:
-    a trickle of late events does not rewrite the day with each, and a revision of a board can tell which they were. Of a day
-    that is still going on, small files are merged when they are `MANY`. For the holder of the table's lock; a sealer may add
-    files meanwhile.
+    A closed day, before `today`, becomes one file. What comes late stands beside it until `player_days` counted it or there are
+    `MANY` files: a trickle of late events does not rewrite the day with each, and a revision of a board can tell which they
+    were. Of a day that is still going on, small files are merged when they are `MANY`. For the holder of the table's lock; a
+    sealer may add files meanwhile.
     """
-    lake = engine.lake
+    lake, changes = engine.lake, Changes()
     lake.sweep(OWNER)
-    found = damaged(lake, lake.of(EVENTS, keys))
+    found = damaged(lake, [file for keys in days for file in lake.of(EVENTS, keys)])
     for damage in found:
         set_aside(lake, EVENTS, damage.file, damage.what)
-    if again := merged_before(lake, lake.of(EVENTS, keys)):
-        lake.commit(EVENTS, [], again)
-    files = lake.of(EVENTS, keys)
+    try:
+        for number, keys in enumerate(days, 1):
+            _settle_day(engine, keys, changes, closed=str(keys["event_date"]) < str(today))
+            engine.watch.reach(number)
+        changes.commit(lake)
+    except BaseException:
+        changes.drop()
+        raise
+    return Settled(len(found), len(changes.staged))
+
+
+def _settle_day(engine: DuckDBEngine, keys: Keys, changes: Changes, *, closed: bool) -> None:
+    lake, present = engine.lake, engine.lake.of(EVENTS, keys)
+    again = imported_again(lake, present)
+    files = [file for file in present if file not in again]
+    changes.removed += again
     # Nothing is late to a day that has never been counted. What was counted is the end of a basis (`basis.DATA_UPSTREAM`).
     counted = (lake.basis(PLAYER_DAYS, keys) or "")[-32:] in ("", lake.fingerprint(EVENTS, keys))
-    chosen = _due_closed(lake, files, counted=counted) if closed else _due_open(files)
-    if chosen:
-        merge(engine, keys, chosen, closed=closed)
-    return Settled(len(found), bool(chosen))
+    if chosen := _due_closed(lake, files, counted=counted) if closed else _due_open(files):
+        merge(engine, keys, chosen, changes, closed=closed)
 
 
 def merge(
-    engine: DuckDBEngine, keys: Keys, files: Sequence[LakeFile], *, closed: bool = False, without: str | None = None
+    engine: DuckDBEngine,
+    keys: Keys,
+    files: Sequence[LakeFile],
+    changes: Changes,
+    *,
+    closed: bool = False,
+    without: str | None = None,
 ) -> None:
     """Make one file of these, in their place; where no rows are left, there will be none. `without` leaves a player out.
 
@@ -92,45 +130,36 @@ def merge(
     engine.bind_landed(lake.paths(files), without)
     rows = _ask(engine, "SELECT count(*) FROM landed")
     basis = ""
-    sources: tuple[str, ...] = ()
+    imports: set[str] = set()
     if without is None:
         basis = as_basis(sum(map(origin_of, files)))
-        pairs = zip(files, facts, strict=True)
-        sources = tuple(sorted(one for file, fact in pairs for one in fact.sources or (_short(file.sha256),)))
+        imports = {_short(file) for file in files if file.label.startswith(IMPORTED)}.union(*(fact.imports for fact in facts))
     else:
         landed -= sum(file.rows for file in files) - rows
+    changes.removed += files
+    if not rows:
+        return
     ids = _ask(engine, "SELECT count(DISTINCT event_id) FROM landed")
-    merged = Facts(landed, ids, closed or any(fact.closed for fact in facts), sources)
+    merged = Facts(landed, ids, closed or any(fact.closed for fact in facts), tuple(sorted(imports)))
     temporary = lake.beside(OWNER)
-    staged = []
     try:
-        if rows:
-            batches = engine.connection.sql(model("versions").sql).to_arrow_reader(encodings.ROW_GROUP)
-            written = _write(temporary, batches, merged)
-            staged = [lake.staged(EVENTS, keys, COMPACTED, basis, temporary, written)]
-        lake.commit(EVENTS, staged, files)
-    finally:
+        batches = engine.connection.sql(model("versions").sql).to_arrow_reader(encodings.ROW_GROUP)
+        changes.staged.append(lake.staged(EVENTS, keys, COMPACTED, basis, temporary, _write(temporary, batches, merged)))
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
-def merged_before(lake: Lake, files: Sequence[LakeFile]) -> list[LakeFile]:
-    """The files that another one stands for already: restored ones, or of a history that was imported again."""
-    standing: list[set[str]] = []
-    found = []
-    stand_for = {file.name: {*facts_of(lake, file).sources} or {_short(file.sha256)} for file in files}
-    for file in sorted(files, key=lambda file: (-len(stand_for[file.name]), file.label != COMPACTED, file.name)):
-        if any(stand_for[file.name] <= other for other in standing):
-            found.append(file)
-        elif file.label == COMPACTED:
-            standing.append(stand_for[file.name])
-    return found
+def imported_again(lake: Lake, files: Sequence[LakeFile]) -> list[LakeFile]:
+    """The imported files that a compacted one holds already."""
+    held = {one for file in files if file.label == COMPACTED for one in facts_of(lake, file).imports}
+    return [file for file in files if file.label.startswith(IMPORTED) and _short(file) in held]
 
 
-def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed: bool) -> Staged | None:
+def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed: bool) -> Staged:
     """Stage rows of a day's `events` as they are to stay: sorted, encoded as a compacted file is, each id counted.
 
-    Where no other file is there, no id comes twice and the day is over (`closed`), nothing is left for `settle` to do. None
-    where a file of the day stands for these rows already.
+    Where no other file is there, no id comes twice and the day is over (`closed`), nothing is left for `settle` to do.
     """
     temporary = lake.beside(EVENTS.name)  # not ours: a fold that sweeps up behind a killed one runs beside
     try:
@@ -141,9 +170,6 @@ def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if any(_short(staged.sha256) in facts_of(lake, file).sources for file in lake.of(EVENTS, keys)):
-        temporary.unlink()
-        return None
     return staged
 
 
@@ -152,9 +178,7 @@ def count_landed(engine: DuckDBEngine, days: Days) -> Landed:
     told: list[Landed] = []
     read: list[LakeFile] = []
     for keys in engine.lake.partitions(EVENTS, days):
-        present = engine.lake.of(EVENTS, keys)
-        again = merged_before(engine.lake, present)
-        files = [file for file in present if file not in again]
+        files = engine.lake.of(EVENTS, keys)
         facts = [facts_of(engine.lake, file) for file in files]
         landed = sum(fact.landed or file.rows for fact, file in zip(facts, files, strict=True))
         if len(files) == 1 and facts[0].ids:
@@ -188,8 +212,8 @@ def _due_closed(lake: Lake, files: Sequence[LakeFile], *, counted: bool) -> Sequ
     return files if due else []
 
 
-def _short(digest: str) -> str:
-    return digest[:16]
+def _short(file: LakeFile) -> str:
+    return file.sha256[:16]
 
 
 def _write(path: Path, batches: Iterable[pa.RecordBatch], facts: Facts) -> int:

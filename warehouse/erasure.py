@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from warehouse import revisions
 from warehouse.boards import Client
 from warehouse.calendar import Days
-from warehouse.compaction import merge, settle
+from warehouse.compaction import Changes, merge, settle
 from warehouse.damage import quarantined
 from warehouse.database import METADATA
 from warehouse.engine import Engine, scan
@@ -105,10 +105,12 @@ def _remove_from_files(engine: Engine, player: str, days: Days) -> None:
     with lake.lock(EVENTS.name):
         lake.refresh()
         held = _rows_of(engine, EVENTS, player)
-        for keys in lake.partitions(EVENTS, days):
-            if keys["event_date"] in held:
-                settle(engine.duckdb, keys, closed=False)
-                merge(engine.duckdb, keys, lake.of(EVENTS, keys), without=player)
+        touched = [keys for keys in lake.partitions(EVENTS, days) if keys["event_date"] in held]
+        settle(engine.duckdb, touched, today=date.min)
+        changes = Changes()
+        for keys in touched:
+            merge(engine.duckdb, keys, lake.of(EVENTS, keys), changes, without=player)
+        changes.commit(lake)
     staged, removed = [], []
     for keys, file in _letter_files(lake):
         letters = pl.read_parquet(lake.path(file), hive_partitioning=False, glob=False)

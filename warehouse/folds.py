@@ -21,7 +21,7 @@ from warehouse.damage import set_aside
 from warehouse.engine import Engine, model
 from warehouse.fairness.judgements import judgements
 from warehouse.fairness.rules import BASELINE_DAYS
-from warehouse.lake import DATA, DamagedFile, Keys, LakeFile, split_partitions
+from warehouse.lake import DATA, DamagedFile, LakeFile, split_partitions
 from warehouse.lake.snapshots import Place, place_of
 from warehouse.spans import History, bind_boards, bind_spans, days_of
 from warehouse.tables import (
@@ -66,10 +66,8 @@ def events(engine: Engine, days: Days) -> Folded:
     """
     started = perf_counter()
     lake, today = engine.lake, engine.calendar.day_of(int(time.time()))
-    done = []
-    for keys in lake.partitions(EVENTS, days):
-        done.append(settle(engine.duckdb, keys, closed=_day(keys) < today))
-        engine.watch.reach(len(done))
+    landed = lake.partitions(EVENTS, days)
+    done = settle(engine.duckdb, landed, today=today)
     found = count_landed(engine.duckdb, days)
     letters = [file for keys in lake.partitions(REJECTS, days) for file in lake.of(REJECTS, keys)]
     before = [file for file in letters if file.label == CONFLICTS]
@@ -82,10 +80,9 @@ def events(engine: Engine, days: Days) -> Folded:
         "duplicates": found.landed - found.events - found.conflicts,
         "conflicts": found.conflicts,
         "rejected": sum(file.rows for file in letters if file.label != CONFLICTS),
-        "set_aside": sum(one.set_aside for one in done),
+        "set_aside": done.set_aside,
     }
-    merged = sum(one.merged for one in done)
-    return Folded("events", days, found.events, len(done), merged, perf_counter() - started, details)
+    return Folded("events", days, found.events, len(landed), done.merged, perf_counter() - started, details)
 
 
 def player_days(engine: Engine, days: Days) -> Folded:
@@ -313,12 +310,6 @@ def _gone(engine: Engine, bases: Bases, table: Table, days: Days) -> list[LakeFi
     expected = bases.of(table, days)
     snapshot = engine.lake.snapshot(table)
     return [file for place, files in snapshot.files.items() if place[-1] in days and place not in expected for file in files]
-
-
-def _day(keys: Keys) -> date:
-    day = keys["event_date"]
-    assert isinstance(day, date)
-    return day
 
 
 def _replace(

@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from warehouse.calendar import Calendar
-from warehouse.compaction import stage_settled
+from warehouse.compaction import IMPORTED, stage_settled
 from warehouse.errors import EventError
 from warehouse.event_rows import EventRows
 from warehouse.events import Event, check_depth, check_seconds, check_time, decode_any, decode_event, id_in, refusal
@@ -56,11 +56,11 @@ def import_file(lake: Lake, calendar: Calendar, path: Path, watch: Watch = UNWAT
             continue
         rows.append(everything, event.eventId or f"import-{digest}-{position}", event.ts * 1000, IMPORT_KEY)
         if len(rows) >= CHUNK:
-            _land(lake, calendar, rows, f"import-{digest}-{chunk:04}", imported, watch)
+            _land(lake, calendar, rows, f"{IMPORTED}{digest}-{chunk:04}", imported, watch)
             rows, chunk = EventRows(), chunk + 1
-    _land(lake, calendar, rows, f"import-{digest}-{chunk:04}", imported, watch)
+    _land(lake, calendar, rows, f"{IMPORTED}{digest}-{chunk:04}", imported, watch)
     letters = pa.Table.from_pylist(refused, schema=REJECTS.file_schema)
-    lake.write(REJECTS, letters, {"event_date": calendar.day_of(now)}, f"import-{digest}")
+    lake.write(REJECTS, letters, {"event_date": calendar.day_of(now)}, f"{IMPORTED}{digest}")
     return imported
 
 
@@ -88,7 +88,7 @@ def _land(lake: Lake, calendar: Calendar, rows: EventRows, label: str, imported:
         staged.append(stage_settled(lake, part, {"event_date": day}, label, closed=day < today))
         imported.days.add(day)
         watch.reach(number)
-    lake.commit(EVENTS, [one for one in staged if one])
+    lake.commit(EVENTS, staged)
     imported.accepted += len(rows)
 
 
