@@ -7,11 +7,13 @@ import base64
 import hashlib
 import hmac
 import http.client
+import json
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +25,8 @@ from urllib.parse import quote, urlsplit
 
 import boto3
 import httpx
+import pytest
+from conftest import missing
 
 from warehouse.embedded_redis import free_port
 
@@ -95,27 +99,61 @@ def s3_client(emulator: Emulator, **keys: str) -> Any:
 def s3() -> Iterator[Emulator]:
     """Moto's S3, with a bucket."""
     port = free_port()
-    with _server([sys.executable, __file__, str(port)], port):
+    with _server([sys.executable, str(Path(__file__).with_name("s3_server.py")), str(port)], port):
         emulator = Emulator("s3", port)
         s3_client(emulator).create_bucket(Bucket=BUCKET)
         yield emulator
 
 
-def missing_azurite() -> str | None:
-    """What Azurite lacks here, if it lacks something."""
-    if AZURITE.exists() and shutil.which("node"):
-        return None
-    return "Azurite, an Azure Blob of this machine: make azurite (needs npm)"
+def demand_rights(emulator: Emulator, *actions: str) -> Emulator:
+    """From now on this S3 checks signatures and rights: the same bucket for a user who may do nothing but these actions."""
+    iam = boto3.client("iam", region_name="us-east-1", endpoint_url=f"http://{HOST}:{emulator.port}",
+                       aws_access_key_id="test", aws_secret_access_key="test")  # fmt: skip
+    iam.create_user(UserName="fairboard")
+    allowed = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="fairboard", PolicyName="lake", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="fairboard")["AccessKey"]
+    httpx.post(f"http://{HOST}:{emulator.port}/moto-api/reset-auth", content="0", trust_env=False).raise_for_status()
+    return replace(emulator, more={"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]})
 
 
 @contextmanager
 def azure() -> Iterator[Emulator]:
     """Azurite's blobs, with a container."""
+    if not AZURITE.exists() or shutil.which("node") is None:
+        missing("Azurite, an Azure Blob of this machine: make azurite (needs npm)")
     port = free_port()
     options = ["--blobHost", HOST, "--blobPort", str(port), "--skipApiVersionCheck", "--inMemoryPersistence"]
     with _server([str(AZURITE), *options, "--silent", "--disableTelemetry"], port):
         _azure("PUT", port, f"/{BUCKET}", b"", {}, "restype:container")
         yield Emulator("az", port)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Emulator]:
+    with s3() as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[Emulator]:
+    with azure() as emulator:
+        yield emulator
+
+
+@pytest.fixture(params=["s3", "azure"])
+def emulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """A lake's place in each kind of bucket, empty, which the environment's variables lead to."""
+    found: Emulator = request.getfixturevalue(f"{request.param}_server").below(uuid.uuid4().hex)
+    enter(found, monkeypatch)
+    return found
+
+
+def enter(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set its variables."""
+    for name, value in emulator.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 def _azure(method: str, port: int, path: str, content: bytes, headers: dict[str, str], query: str = "") -> None:
@@ -149,14 +187,15 @@ def _server(command: list[str], port: int) -> Iterator[None]:
 
 
 Answer = tuple[int, bytes]
-Fault = Callable[[str, str, Callable[[], Answer]], Answer | None]
+Fault = Callable[[str, str, Callable[..., Answer]], Answer | None]
 
 
 class FaultyLine:
     """A proxy in front of an emulator. A `fault` may be set at any time, and holds for connections that are open, too.
 
     It is asked at each request with its method and path, and with a function that sends the request on:
-    `line.fault = lambda method, path, forward: (503, b"") if method == "PUT" else forward()`. None closes the connection.
+    `line.fault = lambda method, path, forward: (503, b"") if method == "PUT" else forward()`. None closes the connection;
+    `forward(without="if-none-match")` leaves a header out.
     """
 
     def __init__(self, emulator: Emulator) -> None:
@@ -203,20 +242,21 @@ class _Passing(BaseHTTPRequestHandler):
             return
         status, content = answer
         self.send_response_only(status)
-        for name, value in ({"Content-Length": str(len(content))} | self._passed).items():
+        for name, value in ({"content-length": str(len(content))} | self._passed).items():
             self.send_header(name, value)
         self.end_headers()
         with suppress(ConnectionError):  # a client's patience may end
             self._send(content, line.bytes_per_s)
 
-    def _forward(self) -> Answer:
+    def _forward(self, without: str = "") -> Answer:
         connection = http.client.HTTPConnection(HOST, self.server.line.target)
-        connection.request(self.command, self.path, self._body, dict(self.headers))
+        headers = {name: value for name, value in self.headers.items() if name.lower() != without}
+        connection.request(self.command, self.path, self._body, headers)
         answer = connection.getresponse()
         content = answer.read()
-        length = {} if self.command == "HEAD" else {"Content-Length": str(len(content))}
+        length = {} if self.command == "HEAD" else {"content-length": str(len(content))}
         hop = {"connection", "transfer-encoding", "keep-alive"}
-        self._passed = {name: value for name, value in answer.getheaders() if name.lower() not in hop} | length
+        self._passed = {name.lower(): value for name, value in answer.getheaders() if name.lower() not in hop} | length
         return answer.status, content
 
     def _send(self, content: bytes, bytes_per_s: int | None) -> None:
@@ -226,13 +266,13 @@ class _Passing(BaseHTTPRequestHandler):
                 return
             self.wfile.write(content[start : start + step])
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass  # noqa: N815 - names that http.server asks for
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def sound(_method: str, _path: str, forward: Callable[[], Answer]) -> Answer:
+def sound(_method: str, _path: str, forward: Callable[..., Answer]) -> Answer:
     """No fault."""
     return forward()
 
@@ -240,21 +280,3 @@ def sound(_method: str, _path: str, forward: Callable[[], Answer]) -> Answer:
 def busy(*_: object) -> Answer:
     """A fault: what S3 answers when it is asked too much."""
     return 503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-
-
-def serve_s3(port: int) -> None:
-    """Moto's server as S3 is: a conditional write is atomic, for which its threads take turns."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app  # noqa: PLC0415
-    from werkzeug.serving import run_simple  # noqa: PLC0415
-
-    application, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
-
-    def in_turn(environment: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
-        with turn:
-            return list(application(environment, start))
-
-    run_simple(HOST, port, in_turn, threaded=True, request_handler=MotoRequestHandler)
-
-
-if __name__ == "__main__":
-    serve_s3(int(sys.argv[1]))

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     BUCKET = "there is no such bucket"
     REGION = "the bucket is in another region"
     CLOCK = "this machine's clock is wrong"
+    CONDITIONS = "it has no conditional writes"
     INSECURE = "the endpoint is http, which must be allowed"
     UNREACHABLE = "it cannot be reached"
     BUSY = "it is overloaded, or fails"
@@ -37,6 +38,15 @@ class Trouble(NamedTuple):
     todo: str
 
 
+class Cloud(NamedTuple):
+    """How a cloud's variables begin, which of them sign in and say where, and what its rights are called."""
+
+    prefix: str
+    credentials: str
+    endpoint: str
+    rights: str
+
+
 class BucketUnavailable(StoreUnavailable):
     """The bucket cannot be reached, or refused the work; `no_file`: it is there, but not that file."""
 
@@ -52,25 +62,37 @@ class BucketUnavailable(StoreUnavailable):
 # What is found first counts: a missing bucket is a 404, a clock that is wrong a 403.
 _SIGNS: Final = {
     Kind.CLOCK: r"RequestTimeTooSkewed|RequestExpired|Request date header too old|not yet valid|short-lived token",
-    Kind.BUCKET: r"NoSuchBucket|ContainerNotFound|[Bb]ucket does not exist|InvalidBucketName",
+    Kind.BUCKET: r"NoSuchBucket|ContainerNotFound|([Bb]ucket|container) does not exist|InvalidBucketName",
     Kind.REGION: r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|301 Moved",
-    Kind.CREDENTIALS_MISSING: r"169\.254\.1[67]\d\.\d+|metadata\.google|Account must be specified|NoAuthenticationInformation",
+    Kind.CREDENTIALS_MISSING: r"169\.254\.1[67]\d\.\d+|/latest/api/token|/metadata/identity|computeMetadata|"
+    "Account must be specified|NoAuthenticationInformation",
     Kind.CREDENTIALS_WRONG: "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidAuthenticationInfo|ExpiredToken|InvalidToken|"
-    "AuthenticationFailed|Invalid Access Key|TokenRequest|invalid_grant|service account file|401 Unauthorized",
+    "AuthenticationFailed|failed to authenticate|Invalid Access Key|TokenRequest|invalid_grant|service account file|401 Unauth",
     Kind.RIGHTS: "AccessDenied|Authorization(Failure|PermissionMismatch)|403 Forbidden",
     Kind.INSECURE: "BadScheme",
     Kind.BUSY: r"status code\s*:?\s*(429|5\d\d)|SlowDown|ServerBusy|ConditionalRequestConflict|OperationAborted",
     Kind.UNREACHABLE: r"error sending request|timed? ?out|TimedOut|[Cc]onnection|dns error|decoding response body|HttpError",
 }
 
-_VARIABLES: Final = {
-    "s3": ("AWS", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or run where an IAM role is)", "AWS_ENDPOINT_URL"),
-    "az": (
-        "AZURE",
-        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or a managed identity)",
-        "AZURE_STORAGE_ENDPOINT",
+_CLOUDS: Final = {
+    "s3": Cloud(
+        "AWS",
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where an IAM role is",
+        "AWS_ENDPOINT_URL",
+        "s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload",
     ),
-    "gs": ("GOOGLE", "GOOGLE_APPLICATION_CREDENTIALS (or run where a service account is)", "GOOGLE_BASE_URL"),
+    "az": Cloud(
+        "AZURE",
+        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or run where a managed identity is",
+        "AZURE_STORAGE_ENDPOINT",
+        "the role Storage Blob Data Contributor",
+    ),
+    "gs": Cloud(
+        "GOOGLE",
+        "GOOGLE_APPLICATION_CREDENTIALS, or run where a service account is",
+        "GOOGLE_BASE_URL",
+        "the role Storage Object User",
+    ),
 }
 SCHEMES: Final = {"s3": "s3", "az": "az", "abfss": "az", "gs": "gs"}
 CODES_SHOWN: Final = 3
@@ -78,7 +100,11 @@ CODES_SHOWN: Final = 3
 
 def cloud_prefix(url: str) -> str:
     """How the environment variables of a URL's cloud begin: `AWS`, `AZURE` or `GOOGLE`."""
-    return _VARIABLES[SCHEMES[urlsplit(url).scheme]][0]
+    return _cloud(url).prefix
+
+
+def _cloud(url: str) -> Cloud:
+    return _CLOUDS[SCHEMES[urlsplit(url).scheme]]
 
 
 def explain(url: str, error: BaseException) -> Trouble:
@@ -101,17 +127,16 @@ def _said(text: str) -> str:
 
 
 def _todo(kind: Kind, url: str) -> str:
-    parts, (prefix, credentials, endpoint) = urlsplit(url), _VARIABLES[SCHEMES[urlsplit(url).scheme]]
-    bucket = parts.netloc
+    bucket, cloud = urlsplit(url).netloc, _cloud(url)
     return {
-        Kind.CREDENTIALS_MISSING: f"set {credentials}",
-        Kind.CREDENTIALS_WRONG: f"correct {credentials}; a token may have run out",
-        Kind.RIGHTS: f"give this identity the rights to list, read, write and delete in {bucket}",
+        Kind.CREDENTIALS_MISSING: f"set {cloud.credentials}",
+        Kind.CREDENTIALS_WRONG: f"correct {cloud.credentials}; a token may have run out",
+        Kind.RIGHTS: f"give this identity {cloud.rights} on {bucket}",
         Kind.BUCKET: f"make the bucket {bucket}, or correct FAIRBOARD_LAKE_URL",
         Kind.REGION: f"set AWS_REGION to the region of {bucket}",
         Kind.CLOCK: "set the clock (for example with chrony or systemd-timesyncd); clouds refuse what is minutes off",
-        Kind.INSECURE: f"set {prefix}_ALLOW_HTTP=true if the line is trusted, or give an https endpoint",
-        Kind.UNREACHABLE: f"see the network and {endpoint}; it is tried again by itself where something runs on",
+        Kind.INSECURE: f"set {cloud.prefix}_ALLOW_HTTP=true if the line is trusted, or give an https endpoint",
+        Kind.UNREACHABLE: f"see the network and {cloud.endpoint}; it is tried again by itself where something runs on",
         Kind.BUSY: "wait; it is tried again by itself where something runs on",
         Kind.UNKNOWN: "see what it said; `fairboard doctor` tries each right",
     }[kind]
