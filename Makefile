@@ -23,7 +23,7 @@ up: setup ## the whole system until Ctrl-C: API :8080, Dagster :3000, dashboard 
 down: ## stop what `make up` left, if it was killed
 	@deploy/stop $(DATA)
 
-test: setup-dev chromium servers java languages ## every test
+test: setup-dev chromium servers java languages azurite ## every test
 	pytest
 
 SEED ?= $(shell date +%s)
@@ -90,7 +90,7 @@ lock: .venv/dev ## resolve the dependencies anew
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade --extra dev pyproject.toml -o requirements-dev.lock
 
 clean: down ## remove ./data (its events too!), caches and the environment
-	rm -rf data .venv .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf data .venv .peers .azurite .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 
 .PHONY: bench-warehouse bench-leaderboards bench-freshness bench-size
 PEERS ?= .peers
@@ -116,6 +116,11 @@ bench-size: setup-dev ## how small events are on disk, and what reading and writ
 servers: .venv/dev # of the tests that need a real one
 	@deploy/system-package "Redis 7 (for tests of a cluster)" redis-server "brew install redis" sh -c "ls /usr/bin/redis-server /usr/local/bin/redis-server /opt/homebrew/bin/redis-server 2>/dev/null | grep -q ."
 	@deploy/system-package "PostgreSQL (for tests of the production database)" postgresql "brew install postgresql" sh -c "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
+
+.PHONY: azurite
+azurite: ## Azurite, an Azure Blob of this machine, for the tests of buckets, which skip where it is missing
+	-@deploy/system-package "npm (for Azurite)" npm "brew install node" command -v npm
+	-@[ -x .azurite/node_modules/.bin/azurite-blob ] || npm install --silent --no-audit --no-fund --ignore-scripts --prefix .azurite azurite@3.37.0
 
 .PHONY: java
 java: ## Java, for the tests of Spark, which skip where it is missing

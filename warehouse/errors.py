@@ -26,4 +26,4 @@ class LakeError(FairboardError):
 
 
 class StoreUnavailable(FairboardError):
-    """Redis or the SQL database cannot be reached or refused the work."""
+    """Redis, the SQL database or the lake's bucket cannot be reached or refused the work."""

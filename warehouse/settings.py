@@ -35,9 +35,16 @@ def _spark_url(url: str) -> str:
     return url
 
 
-def _local_folder(url: str | None) -> str | None:
-    if url and "://" in url and not url.startswith("file://"):
-        raise ValueError("only a local folder (a path or file://…) can hold the lake today")
+# A bucket, and a prefix of plain names: what needs quoting is quoted by each client in its own way.
+_BUCKET = re.compile(r"(s3|gs|az)://[\w.-]+(/[\w.=-]+)*/?|abfss://[\w-]+@[\w.-]+(/[\w.=-]+)*/?", re.ASCII)
+
+
+def _lake_place(url: str | None) -> str | None:
+    if url and "://" in url and not url.startswith("file://") and not _BUCKET.fullmatch(url):
+        raise ValueError(
+            f"{url!r} is no place that the lake can be: a folder (a path or file://…), s3://bucket/prefix, "
+            "az://container/prefix, abfss://container@account.dfs.core.windows.net/prefix or gs://bucket/prefix"
+        )
     return url
 
 
@@ -47,12 +54,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FAIRBOARD_", env_file=".env", extra="ignore", frozen=True)
 
     data_dir: Path = Field(Path("data"), description="Folder of the lake, journal, database, Redis and Dagster.")
-    lake_url: Annotated[str | None, AfterValidator(_local_folder)] = Field(
-        None, description="Folder of the lake; default DATA_DIR/lake."
+    lake_url: Annotated[str | None, AfterValidator(_lake_place)] = Field(
+        None,
+        description="Folder of the lake, or its bucket: s3://bucket/prefix, az://container/prefix, gs://bucket/prefix, with "
+        "the cloud's own variables (AWS_…, AZURE_…, GOOGLE_…); default DATA_DIR/lake.",
     )
     snapshot_minutes: int = Field(
         15, ge=1, description="For how long, in minutes, superseded files of the lake stay: for readers, and for `--as-of`."
     )
+    cache_mb: int = Field(10_240, ge=1, description="Copies of a bucket's files in DATA_DIR/cache, in MiB at most.")
     redis_url: str | None = Field(None, description="A Redis to use instead of the embedded one.")
     database_url: str | None = Field(None, description="An SQLAlchemy URL to use instead of SQLite in DATA_DIR.")
     hmac_keys: str = Field(
@@ -113,8 +123,19 @@ class Settings(BaseSettings):
     memory_limit: str | None = Field(None, description="DuckDB's memory limit (for example 4GB); it spills beyond that.")
 
     @cached_property
+    def lake_bucket(self) -> str | None:
+        """The lake's URL, where it is in a bucket."""
+        return self.lake_url if self.lake_url and _BUCKET.fullmatch(self.lake_url) else None
+
+    @cached_property
     def lake_dir(self) -> Path:
-        """The lake's folder, absolute."""
+        """The lake's folder, absolute, where it is on this machine.
+
+        Raises:
+            SettingsError: it is in a bucket.
+        """
+        if self.lake_bucket:
+            raise SettingsError(f"This works on a lake in a folder; this one is in {self.lake_bucket}. Nothing was done.")
         return Path(self.lake_url.removeprefix("file://") if self.lake_url else self.data_dir / "lake").absolute()
 
     @cached_property

@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -95,6 +96,10 @@ class Storage(ABC):
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
         """Take files away; those that are gone already are no error."""
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """Around what a library does at `url`: a bucket that is away or refuses becomes a `BucketUnavailable`."""
+        return nullcontext()
 
     @abstractmethod
     def shown(self, name: str) -> str:

@@ -1,0 +1,16 @@
+"""Where this deployment's lake is: a folder of this machine, or a bucket. What a path means to the rest is `storage.py`'s."""
+
+from warehouse.lake.bucket import PATIENCE_S, Bucket
+from warehouse.lake.storage import Folder, Storage
+from warehouse.settings import Settings
+
+
+def open_storage(settings: Settings, patience_s: float = PATIENCE_S) -> Storage:
+    """The folder or bucket of the lake. A bucket is not asked anything yet; a request to it is given up after `patience_s`.
+
+    Raises:
+        BucketUnavailable: what is configured of a bucket cannot be right, for example a key that is no key.
+    """
+    if settings.lake_bucket:
+        return Bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
+    return Folder(settings.lake_dir)
