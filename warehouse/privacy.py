@@ -24,7 +24,7 @@ def keep_private() -> None:
     os.umask(_OTHERS)
     with suppress(SettingsError):
         settings = load_settings()
-        for folder in (settings.data_dir, settings.lake_dir):
+        for folder in (settings.data_dir, *([] if settings.lake_bucket else [settings.lake_dir])):
             try:
                 close_to_others(folder)
             except OSError as error:

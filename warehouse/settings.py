@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         """The lake's URL, where it is in a bucket."""
         return self.lake_url if self.lake_url and _BUCKET.fullmatch(self.lake_url) else None
 
+    @property
+    def lake_place(self) -> str:
+        """Where the lake is, as people name it: the folder or the bucket's URL."""
+        return self.lake_bucket or str(self.lake_dir)
+
     @cached_property
     def lake_dir(self) -> Path:
         """The lake's folder, absolute, where it is on this machine.

@@ -19,7 +19,7 @@ from obstore.store import from_url
 
 from warehouse.lake.cache import Cache
 from warehouse.lake.names import LakeFile, is_data_file
-from warehouse.lake.storage import DamagedFile, Storage, Stored
+from warehouse.lake.storage import DamagedFile, Storage, Stored, sha256
 from warehouse.lake.trouble import PASSING, BucketUnavailable, cloud_prefix, explain
 
 if TYPE_CHECKING:
@@ -83,9 +83,19 @@ class Bucket(Storage):
         except (BaseError, OSError) as error:  # delta-rs raises OSError, obstore both
             raise BucketUnavailable(self.url, error) from error
 
-    def paths(self, files: Sequence[LakeFile]) -> list[Path]:
+    def paths(self, files: Sequence[LakeFile], *, check: bool = True) -> list[Path]:  # noqa: ARG002 - a copy is checked anyway
         """See `Storage`: in the cache of this machine, which fetches what it has not."""
         return self.cache.paths(files)
+
+    def examine(self, file: LakeFile) -> None:
+        """See `Storage`."""
+        temporary = self.scratch / f"examine.{os.getpid()}.{os.urandom(4).hex()}"
+        try:
+            self._fetch(file, temporary)
+            if sha256(temporary) != file.sha256:
+                raise DamagedFile(file, f"has changed since it was written with {file.rows:,} rows (SHA-256 differs)")
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _fetch(self, file: LakeFile, target: Path) -> None:
         """Download a file, whatever it holds."""
@@ -170,15 +180,17 @@ class Bucket(Storage):
             for page in obstore.list(self._store, prefix, chunk_size=1000):
                 yield from (Stored(one["path"], one["size"], one["last_modified"].timestamp()) for one in page)
 
-    def move(self, name: str, target: str) -> None:
+    def move(self, name: str, target: str) -> bool:
         """See `Storage`: a copy, then the old name goes. Stopped between, it has both."""
+        self.cache.forget([name, target])
         try:
             with self.guarded():
                 obstore.rename(self._store, name, target)
         except BucketUnavailable as error:
             if not error.no_file:
                 raise
-        self.cache.forget([name, target])
+            return False
+        return True
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Storage`. From this machine's cache, too; other machines lose them by `Cache.keep_only`."""

@@ -79,7 +79,10 @@ def commit(
         delta = open_table(storage, table) or _found(storage, table, kept_s)
         before = snapshot_of(table, delta)
         present = {file.name: file for files in before.files.values() for file in files}
-        if gone := [file.name for file in removed if file.name not in present]:
+        gone = [file.name for file in removed if file.name not in present]
+        if attempt and len(gone) == len(removed) and all(one.name in present for one in staged):
+            return before, len(staged) + len(removed)  # the answer to an attempt was lost, and it was made
+        if gone:
             raise LostRace(
                 f"{table.name}: {gone[0]} was taken away by another writer meanwhile; nothing was changed by this one. "
                 "Run the same again."
@@ -92,20 +95,22 @@ def commit(
             return before, 0
         if waiting := {one.name: one.temporary for one in added if one.temporary.exists()}:
             storage.put(waiting)
-        delta = _evolved(table, delta)
+        delta = _evolved(storage, table, delta)
         try:
-            delta.create_write_transaction(
-                [*(_add(table, one) for one in added), *(_remove(table, file) for file in taken)],
-                mode="append",
-                schema=_schema(table),
-                partition_by=list(table.partition),
-                commit_properties=CommitProperties(app_transactions=[Transaction(*marker)] if marker else None),
-                post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
-            )
+            with storage.guarded():
+                delta.create_write_transaction(
+                    [*(_add(table, one) for one in added), *(_remove(table, file) for file in taken)],
+                    mode="append",
+                    schema=_schema(table),
+                    partition_by=list(table.partition),
+                    commit_properties=CommitProperties(app_transactions=[Transaction(*marker)] if marker else None),
+                    post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+                )
         except CommitFailedError:
             time.sleep(random.uniform(0, _PAUSE_S * min(attempt + 1, 10)))  # noqa: S311 - no secret
             continue
-        delta.update_incremental()
+        with storage.guarded():
+            delta.update_incremental()
         after = snapshot_of(table, delta)
         storage.flush([log_entry(table, version) for version in range(before.version + 1, after.version + 1)])
         return after, len(added) + len(taken)
@@ -127,16 +132,17 @@ def _found(storage: Storage, table: Table, kept_s: float) -> DeltaTable:
     """Found a table. Of two that do so at once, one does it for both."""
     uri = f"{storage.url}/{table.name}"
     try:
-        delta = DeltaTable.create(
-            uri,
-            _schema(table),
-            mode="ignore",
-            partition_by=list(table.partition),
-            name=table.name,
-            description=table.doc,
-            configuration=configuration(kept_s),
-            storage_options=dict(storage.options),
-        )
+        with storage.guarded():
+            delta = DeltaTable.create(
+                uri,
+                _schema(table),
+                mode="ignore",
+                partition_by=list(table.partition),
+                name=table.name,
+                description=table.doc,
+                configuration=configuration(kept_s),
+                storage_options=dict(storage.options),
+            )
     except DeltaError:
         found = open_table(storage, table)
         if found is None:
@@ -146,13 +152,14 @@ def _found(storage: Storage, table: Table, kept_s: float) -> DeltaTable:
     return delta
 
 
-def _evolved(table: Table, delta: DeltaTable) -> DeltaTable:
+def _evolved(storage: Storage, table: Table, delta: DeltaTable) -> DeltaTable:
     """The table with every column of the contract: a nullable one may be younger than it."""
     known = {field.name for field in delta.schema().fields}
     missing = [field for field in _schema(table).fields if field.name not in known]
     if missing:
-        delta.alter.add_columns(missing)
-        delta.update_incremental()
+        with storage.guarded():
+            delta.alter.add_columns(missing)
+            delta.update_incremental()
     return delta
 
 

@@ -79,7 +79,8 @@ def _tidy(lake: "Lake", table: Table) -> Tidied | None:
     done.files = len(doomed)
     wanted = configuration(kept_s)
     if not wanted.items() <= delta.metadata().configuration.items():
-        delta.alter.set_table_properties({name: str(value) for name, value in wanted.items()})
+        with lake.storage.guarded():
+            delta.alter.set_table_properties({name: str(value) for name, value in wanted.items()})
     if delta.version() % CHECKPOINT_EVERY == 0 and delta.version():
         _checkpoint(lake, table)
     return done
@@ -106,9 +107,11 @@ def _checkpoint(lake: "Lake", table: Table) -> None:
     delta = open_table(lake.storage, table)
     if delta is None:
         return
-    delta.create_checkpoint()
+    with lake.storage.guarded():
+        delta.create_checkpoint()
     log = f"{table.name}/_delta_log"
     lake.storage.flush([entry.name for entry in lake.storage.list(log) if not entry.name.endswith(".json")])
     reader = oldest_reader(lake.settings)
     if reader is None or reader > time.time() - LOG_KEPT_S:
-        delta.cleanup_metadata()
+        with lake.storage.guarded():
+            delta.cleanup_metadata()

@@ -22,6 +22,7 @@ from warehouse.lake.commits import Marker, Staged, commit
 from warehouse.lake.housekeeping import checkpoint_if_due
 from warehouse.lake.leases import LockFiles, open_leases
 from warehouse.lake.names import Keys, LakeFile
+from warehouse.lake.opening import open_storage
 from warehouse.lake.readers import Reader
 from warehouse.lake.snapshots import Snapshot, open_table, read_snapshot, snapshot_of
 from warehouse.lake.storage import Folder, sha256
@@ -56,7 +57,7 @@ class Lake:
             SettingsError: it was founded with another time zone, or is in a format that this version does not read.
         """
         self.settings = settings
-        self.storage = Folder(settings.lake_dir)
+        self.storage = open_storage(settings)
         self.leases = open_leases(settings)
         self.checks = False
         self._at = at
@@ -112,7 +113,8 @@ class Lake:
         """The newest snapshot; where this has read one before, only what was committed since is read."""
         if table.name in self._opened:
             delta, known = self._opened[table.name]
-            delta.update_incremental()
+            with self.storage.guarded():
+                delta.update_incremental()
             snapshot = known if delta.version() == known.version else snapshot_of(table, delta)
         else:
             opened = open_table(self.storage, table, self._at)

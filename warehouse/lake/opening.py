@@ -1,5 +1,8 @@
 """Where this deployment's lake is: a folder of this machine, or a bucket. What a path means to the rest is `storage.py`'s."""
 
+from functools import cache
+from pathlib import Path
+
 from warehouse.lake.bucket import PATIENCE_S, Bucket
 from warehouse.lake.storage import Folder, Storage
 from warehouse.settings import Settings
@@ -12,5 +15,11 @@ def open_storage(settings: Settings, patience_s: float = PATIENCE_S) -> Storage:
         BucketUnavailable: what is configured of a bucket cannot be right, for example a key that is no key.
     """
     if settings.lake_bucket:
-        return Bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
+        return _bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
     return Folder(settings.lake_dir)
+
+
+@cache
+def _bucket(url: str, folder: Path, limit_bytes: int, patience_s: float) -> Bucket:
+    """One a process: it has connections, and knows which copies it has looked at."""
+    return Bucket(url, folder, limit_bytes, patience_s)

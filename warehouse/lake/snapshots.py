@@ -57,9 +57,10 @@ def open_table(storage: Storage, table: Table, at: int | datetime | None = None)
         LakeError: its log cannot be read, or does not reach back so far.
     """
     try:
-        delta = DeltaTable(f"{storage.url}/{table.name}", storage_options=dict(storage.options))
-        if at is not None:
-            delta.load_as_version(at)
+        with storage.guarded():
+            delta = DeltaTable(f"{storage.url}/{table.name}", storage_options=dict(storage.options))
+            if at is not None:
+                delta.load_as_version(at)
     except TableNotFoundError:
         return None
     except DeltaError as error:
