@@ -83,9 +83,14 @@ class Bucket(Storage):
         except (BaseError, OSError) as error:  # delta-rs raises OSError, obstore both
             raise BucketUnavailable(self.url, error) from error
 
-    def paths(self, files: Sequence[LakeFile]) -> list[Path]:
-        """See `Storage`: in the cache of this machine, which fetches what it has not."""
-        return self.cache.paths(files)
+    def paths(self, files: Sequence[LakeFile], *, check: bool = True) -> list[Path]:
+        """See `Storage`: in the cache of this machine, which fetches what it has not. What is fetched is always checked."""
+        return self.cache.paths(files, check=check)
+
+    def examine(self, file: LakeFile) -> None:
+        """See `Storage`: in the bucket, whatever the cache has."""
+        with self.cache.fetched(file):
+            pass
 
     def _fetch(self, file: LakeFile, target: Path) -> None:
         """Download a file, whatever it holds."""
@@ -170,15 +175,17 @@ class Bucket(Storage):
             for page in obstore.list(self._store, prefix, chunk_size=1000):
                 yield from (Stored(one["path"], one["size"], one["last_modified"].timestamp()) for one in page)
 
-    def move(self, name: str, target: str) -> None:
+    def move(self, name: str, target: str) -> bool:
         """See `Storage`: a copy, then the old name goes. Stopped between, it has both."""
+        self.cache.forget([name, target])
         try:
             with self.guarded():
                 obstore.rename(self._store, name, target)
         except BucketUnavailable as error:
-            if not error.no_file:
-                raise
-        self.cache.forget([name, target])
+            if error.no_file:
+                return False
+            raise
+        return True
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Storage`. From this machine's cache, too; other machines lose them by `Cache.keep_only`."""
