@@ -64,7 +64,7 @@ class Place:
         self._opened += 1
         if self._emulator:
             return bucket(self._emulator, self._folder / f"cache-{self._opened}")
-        return Folder(self._folder / "lake", checked=set())
+        return Folder(self._folder / "lake")
 
     def write(self, name: str, content: bytes) -> None:
         if self._emulator:
@@ -107,6 +107,17 @@ class TestEveryPlace:
             place.storage().paths([sound, damaged])
 
         assert raised.value.file == damaged
+        place.storage().examine(sound)
+        with pytest.raises(DamagedFile, match=re.escape(damaged.name)):
+            place.storage().examine(damaged)
+
+    def test_what_was_read_whole_is_examined_where_it_is_kept(self, place: Place) -> None:
+        storage = place.storage()
+        [file] = put(storage, b"content")
+        storage.paths([file])
+        place.write(file.name, b"damaged")
+        with pytest.raises(DamagedFile):
+            storage.examine(file)
 
     def test_a_damaged_file_is_healed_by_putting_it_again(self, place: Place) -> None:
         [file] = put(place.storage(), b"content")
@@ -158,8 +169,8 @@ class TestEveryPlace:
         storage.replace("a/k=1%2F2/old", b"moved")
         storage.replace("b/new", b"was there")
 
-        storage.move("a/k=1%2F2/old", "b/new")
-        storage.move("a/k=1%2F2/old", "b/new")
+        assert storage.move("a/k=1%2F2/old", "b/new")
+        assert not storage.move("a/k=1%2F2/old", "b/new")
 
         assert storage.read("b/new") == b"moved"
         assert storage.read("a/k=1%2F2/old") is None
@@ -353,6 +364,7 @@ DOINGS: dict[str, Callable[[Bucket, LakeFile], Any]] = {
     "list": lambda bucket, _: list(bucket.list("events")),
     "move": lambda bucket, file: bucket.move(file.name, "elsewhere"),
     "delete": lambda bucket, file: bucket.delete([file.name]),
+    "examine": lambda bucket, file: bucket.examine(file),
 }
 
 

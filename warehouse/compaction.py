@@ -207,7 +207,7 @@ def _due_open(files: Sequence[LakeFile]) -> Sequence[LakeFile]:
 
 def _due_closed(lake: Lake, files: Sequence[LakeFile], *, counted: bool) -> Sequence[LakeFile]:
     """All files of a closed day, if they are to be merged now (see `settle`)."""
-    is_closed = sum(facts_of(lake, file).closed for file in files) == 1
+    is_closed = any(facts_of(lake, file).closed for file in files)
     due = not is_closed or (counted and len(files) > 1) or len(files) >= MANY
     return files if due else []
 

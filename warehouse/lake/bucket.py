@@ -19,7 +19,7 @@ from obstore.store import from_url
 
 from warehouse.lake.cache import Cache
 from warehouse.lake.names import LakeFile, is_data_file
-from warehouse.lake.storage import DamagedFile, Storage, Stored, sha256
+from warehouse.lake.storage import DamagedFile, Storage, Stored
 from warehouse.lake.trouble import PASSING, BucketUnavailable, cloud_prefix, explain
 
 if TYPE_CHECKING:
@@ -83,19 +83,14 @@ class Bucket(Storage):
         except (BaseError, OSError) as error:  # delta-rs raises OSError, obstore both
             raise BucketUnavailable(self.url, error) from error
 
-    def paths(self, files: Sequence[LakeFile], *, check: bool = True) -> list[Path]:  # noqa: ARG002 - a copy is checked anyway
-        """See `Storage`: in the cache of this machine, which fetches what it has not."""
-        return self.cache.paths(files)
+    def paths(self, files: Sequence[LakeFile], *, check: bool = True) -> list[Path]:
+        """See `Storage`: in the cache of this machine, which fetches what it has not. What is fetched is always checked."""
+        return self.cache.paths(files, check=check)
 
     def examine(self, file: LakeFile) -> None:
-        """See `Storage`."""
-        temporary = self.scratch / f"examine.{os.getpid()}.{os.urandom(4).hex()}"
-        try:
-            self._fetch(file, temporary)
-            if sha256(temporary) != file.sha256:
-                raise DamagedFile(file, f"has changed since it was written with {file.rows:,} rows (SHA-256 differs)")
-        finally:
-            temporary.unlink(missing_ok=True)
+        """See `Storage`: in the bucket, whatever the cache has."""
+        with self.cache.fetched(file):
+            pass
 
     def _fetch(self, file: LakeFile, target: Path) -> None:
         """Download a file, whatever it holds."""
@@ -187,9 +182,9 @@ class Bucket(Storage):
             with self.guarded():
                 obstore.rename(self._store, name, target)
         except BucketUnavailable as error:
-            if not error.no_file:
-                raise
-            return False
+            if error.no_file:
+                return False
+            raise
         return True
 
     def delete(self, names: Iterable[str]) -> None:

@@ -20,6 +20,9 @@ LEFTOVER_S: Final = 24 * 3600
 AT_ONCE: Final = 16
 LOW_WATER: Final = 0.9  # of the bound; what is made room for at once
 
+Mark = tuple[str, int, int, int]  # path, inode, time and size of a copy
+_CHECKED: Final[set[Mark]] = set()  # found whole by this process
+
 
 class Cache:
     """Files below `folder`, by their names in the lake. `fetch(file, path)` downloads one.
@@ -34,18 +37,18 @@ class Cache:
         self._lock = self.scratch / "lock"
         self._limit_bytes = limit_bytes
         self._fetch = fetch
-        self._checked: set[tuple[str, int, int]] = set()
         self._added_bytes = limit_bytes  # by this process since it looked: so it looks at first
 
-    def paths(self, files: Sequence[LakeFile]) -> list[Path]:
+    def paths(self, files: Sequence[LakeFile], *, check: bool = True) -> list[Path]:
         """Where these files are on this machine, whole: compared with the digest in their names, once a process.
 
         Raises:
             DamagedFile: the bucket's is missing, or not as it was written.
         """
         with self._locked(fcntl.LOCK_SH):  # what is marked as used here stays
+            found = [self._use(self.folder / file.name) for file in files]
             doubtful = [
-                file for file in files if not (self._use(path := self.folder / file.name) and _mark(path) in self._checked)
+                file for file, mark in zip(files, found, strict=True) if mark is None or (check and mark not in _CHECKED)
             ]
         if doubtful:
             with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -53,26 +56,38 @@ class Cache:
             self._make_room()
         return [self.folder / file.name for file in files]
 
-    def _use(self, path: Path) -> bool:
+    def _use(self, path: Path) -> Mark | None:
         """Mark a copy as used now. Its access time says so, which is this cache's to set: many disks keep none."""
         try:
-            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+            status = path.stat()
+            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        return str(path), status.st_ino, status.st_mtime_ns, status.st_size
 
     def _ensure(self, file: LakeFile) -> None:
         path = self.folder / file.name
+        mark = self._use(path)
         with suppress(FileNotFoundError):
-            if sha256(path) == file.sha256:
-                self._checked.add(_mark(path))
+            if mark and sha256(path) == file.sha256:
+                _CHECKED.add(mark)
                 return
+        with self.fetched(file) as temporary:
+            self._place(temporary, path)
+
+    @contextmanager
+    def fetched(self, file: LakeFile) -> Iterator[Path]:
+        """A download of the bucket's file, compared with the digest in its name; it is gone afterwards, unless it was moved.
+
+        Raises:
+            DamagedFile: it is missing, or not as it was written.
+        """
         temporary = self.scratch / f"fetch.{os.getpid()}.{os.urandom(4).hex()}"
         try:
             self._fetch(file, temporary)
             if sha256(temporary) != file.sha256:
                 raise DamagedFile(file, f"has changed since it was written with {file.rows:,} rows (SHA-256 differs)")
-            self._place(temporary, path)
+            yield temporary
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -82,11 +97,10 @@ class Cache:
 
     def _place(self, source: Path, path: Path) -> None:
         self._added_bytes += source.stat().st_size
-        self._use(source)
-        mark = _mark(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         source.replace(path)
-        self._checked.add((str(path), *mark[1:]))
+        if mark := self._use(path):
+            _CHECKED.add(mark)
 
     def forget(self, names: Iterable[str]) -> None:
         """Take copies away at once, whoever reads them: what erasure needs."""
@@ -136,8 +150,3 @@ class Cache:
         with self._lock.open("ab") as file:
             fcntl.flock(file, how)
             yield
-
-
-def _mark(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return str(path), status.st_ino, status.st_mtime_ns
