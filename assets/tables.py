@@ -9,13 +9,16 @@ from datetime import date, datetime
 import dagster as dg
 
 from assets.checks import check_results, check_specs
+from assets.damage import damage_result, damage_spec
 from assets.previews import preview
+from warehouse.basis import Bases
 from warehouse.calendar import Days
-from warehouse.engine import model, open_engine
+from warehouse.engine import Engine, model, open_engine
 from warehouse.folds import AFTER, FOLDS, Folded, fold
 from warehouse.lineage import column_lineage, upstream_tables
 from warehouse.settings import Settings
-from warehouse.tables import TABLES, Table
+from warehouse.tables import EVENTS, TABLES, Table
+from warehouse.versions import code_of, digest
 
 GROUP = "warehouse"
 
@@ -86,7 +89,8 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition, kind: str) -
         description=f"{table.doc}\n\nGrain: {table.grain}.\n\n```sql\n{model(table.name).sql}```",
         metadata={"dagster/column_schema": column_schema(table), **lineage},
         kinds={kind, "parquet"},
-        check_specs=check_specs(table),
+        check_specs=[*check_specs(table), *([damage_spec()] if table is EVENTS else [])],
+        code_version=code_of(table),
         # One pass over a range is what the folds are made for: a backfill of a year is one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -96,12 +100,25 @@ def _table_asset(table: Table, partitions: dg.PartitionsDefinition, kind: str) -
         with open_engine(settings) as engine:
             days = days_of(context)
             folded = fold(engine, table.name, days)
+            checked = check_results(engine.duckdb, table, folded.days)
             yield dg.MaterializeResult(
                 metadata={**_metadata(folded), **lineage, **preview(engine.duckdb, table, days)},
-                check_results=check_results(engine.duckdb, table, folded.days),
+                check_results=[*checked, *([damage_result(engine.lake, days)] if table is EVENTS else [])],
+                data_version=data_version(engine, table, days),
             )
 
     return table_asset
+
+
+def data_version(engine: Engine, table: Table, days: Days) -> dg.DataVersion:
+    """What the table holds of those days, of months and boards those that a day is in: the same where nothing has changed.
+
+    A run over a range has one for all of its partitions: Dagster takes no more from a run.
+    """
+    by_day = "event_date" in table.partition
+    places = engine.lake.snapshot(table).files if by_day else Bases(engine).of(table, days)
+    keys = [dict(zip(table.partition, place, strict=True)) for place in places if not by_day or place[-1] in days]
+    return dg.DataVersion(digest(repr(sorted(repr((one, engine.lake.fingerprint(table, one))) for one in keys))))
 
 
 def _metadata(folded: Folded) -> dict[str, int | float | str]:

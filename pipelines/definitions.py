@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets.damage import no_files_set_aside
 from assets.publications import publication_assets
 from assets.reports import report_asset
 from assets.tables import table_assets
@@ -31,7 +30,6 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     )
     return dg.Definitions(
         assets=[*table_assets(settings), *publication_assets(settings), report_asset(settings)],
-        asset_checks=[no_files_set_aside],
         jobs=[day_job, live_job, verdicts_job],
         schedules=[refresh_schedule()],
         sensors=[live_sensor(), verdicts_sensor],

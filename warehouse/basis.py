@@ -43,7 +43,7 @@ CODE, BESIDE, DATA_UPSTREAM = slice(8), slice(8, 16), slice(16, None)  # the par
 class Behind:
     """A partition that is not what would be computed now: why, and since when its inputs are there (ms since the epoch).
 
-    `day` is a day whose computing computes it; of a month its first, of a board its last one with events.
+    `day` is a day whose computing computes it; of a month or board its last one with events.
     """
 
     table: str
@@ -81,7 +81,8 @@ class Bases:
             has, want = lake.basis(table, keys), expected.get(place)
             if has != want:
                 day = self._day_of(table, place)
-                found.append(Behind(table.name, keys, day, _why(has, want), self._since(day)))
+                computed = max((file.modified_ms for file in lake.of(table, keys)), default=0)
+                found.append(Behind(table.name, keys, day, _why(has, want), self._since(day, computed)))
         return found
 
     def _day_of(self, table: Table, place: Place) -> date:
@@ -90,11 +91,9 @@ class Bases:
         if table is LEADERBOARDS:
             inside = [on for window, (on, _) in self._boards.items() if tuple(window.partition.values()) == place]
             return self.history.within(inside[0])[-1] if inside else day
-        return (
-            self.history.within(Days.month_of(day))[0]
-            if table is PLAYER_MONTHS and self.history.within(Days.month_of(day))
-            else day
-        )
+        if table is PLAYER_MONTHS:
+            return (self.history.within(Days.month_of(day)) or [day])[-1]
+        return day
 
     def of_events(self, table: Table, days: Days) -> dict[Place, str]:
         """A table of each day's events alone."""
@@ -175,11 +174,11 @@ class Bases:
             self._fingerprints[table.name] = {day: lake.fingerprint(table, {"event_date": day}) for day in days}
         return self._fingerprints[table.name]
 
-    def _since(self, day: date) -> int:
-        """When what is upstream of a day was last written."""
+    def _since(self, day: date, computed_ms: int) -> int:
+        """When the first came that was computed into nothing yet; where none came (another model, say), when the last did."""
         lake = self._engine.lake
-        files = [file for table in (EVENTS, PLAYER_DAYS) for file in lake.of(table, {"event_date": day})]
-        return max((file.modified_ms for file in files), default=0)
+        written = [file.modified_ms for table in (EVENTS, PLAYER_DAYS) for file in lake.of(table, {"event_date": day})]
+        return min((ms for ms in written if ms > computed_ms), default=max(written, default=0))
 
 
 _EXPECTED: Final[dict[str, Callable[[Bases, Table, Days], dict[Place, str]]]] = {

@@ -16,6 +16,7 @@ from warehouse.calendar import ONE_DAY, Days
 from warehouse.engine import Engine
 from warehouse.folds import Folded, fold, stale_days
 from warehouse.lake import open_leases
+from warehouse.losses import sound_days
 from warehouse.outlets import Outlets
 from warehouse.publisher import Publication, publish_boards
 from warehouse.settings import Settings
@@ -50,13 +51,15 @@ class Pulse(msgspec.Struct, frozen=True):
 def refresh(engine: Engine, outlets: Outlets) -> Refreshed:
     """Fold the stale days' player_days and boards, the newest days first, and publish what changed.
 
+    A day that has lost events is left as it is (see `losses`).
+
     Raises:
         FairboardError: something was refused; what was there before stays.
     """
     began = time.time()
     folded: list[Folded] = []
     stale = [day for day in stale_days(engine) if day >= engine.settings.first_day]
-    for days in ranges(stale[-DAYS_AT_ONCE:]):
+    for days in ranges(sound_days(engine.lake, stale[-DAYS_AT_ONCE:])):
         folded += [fold(engine, table, days) for table in FOLDED]
     folded_at = time.time()
     outlets.turn(folded_at)

@@ -1,4 +1,4 @@
-"""Commands that compute and publish: materialize, publish."""
+"""Commands that compute and publish: stale, materialize, accept-loss, publish."""
 
 import time
 from datetime import date, datetime
@@ -8,21 +8,52 @@ import typer
 
 from pipelines.output import emit_json, out, table
 from pipelines.progress import watched
+from warehouse import stale as staleness
+from warehouse.basis import behind
 from warehouse.calendar import Days
-from warehouse.engine import open_engine
+from warehouse.engine import DuckDBEngine, open_engine
 from warehouse.errors import FairboardError
 from warehouse.fairness.rules import check_small_tables
 from warehouse.folds import FOLDS, fold
+from warehouse.lake import Lake
+from warehouse.losses import accept
 from warehouse.outlets import Outlets
 from warehouse.publications import PUBLISHED, publish, publish_all
 from warehouse.readings import last_day
-from warehouse.settings import load_settings
+from warehouse.settings import Settings, load_settings
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(stale)
     app.command()(materialize)
+    app.command("accept-loss")(accept_loss)
     app.command("publish")(publish_)
+
+
+def stale(json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False) -> None:
+    """What is not as it would be computed now, by table: which days, why, since when. Dagster's schedule works through it."""
+    settings = load_settings()
+    with DuckDBEngine(settings) as engine:
+        found = behind(engine)
+        lines = staleness.ranges(engine, found)
+    if json:
+        emit_json(lines)
+        return
+    if not lines:
+        out.print("Nothing is behind.")
+        return
+    rows = [(s.table, str(Days(s.first, s.last)), s.partitions, s.why, _moment(s.since_ms, settings)) for s in lines]
+    table("Behind", ["table", "days", "partitions", "why", "since"], rows, right=["partitions"])
+    if unreached := staleness.out_of_reach(settings, found):
+        out.print(
+            f"Dagster's days begin with {settings.first_day} (FAIRBOARD_FIRST_DAY); what is before is computed by "
+            f"`{staleness.materialize(unreached)}`."
+        )
+
+
+def _moment(since_ms: int, settings: Settings) -> str:
+    return datetime.fromtimestamp(since_ms / 1000, settings.zone).isoformat(" ", "seconds") if since_ms else "-"
 
 
 def materialize(
@@ -44,6 +75,23 @@ def materialize(
     columns = ["table", "rows", "partitions", "changed", "seconds"]
     rows = [(one.table, one.rows, one.partitions, one.changed, one.seconds) for one in done]
     table(f"Materialized {days}", columns, rows, right=columns[1:])
+
+
+def accept_loss(
+    day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="A day of which events were set aside as damaged.")],
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Go on without events that cannot be restored: what was set aside of the day goes for good, and it is computed again."""
+    with Lake(load_settings()) as lake:
+        gone = accept(lake, day.date())
+    if not gone:
+        raise FairboardError(f"Nothing of {day.date()} was set aside; nothing was changed. `fairboard doctor` names such days.")
+    if json:
+        emit_json({"day": day.date(), "accepted": gone})
+        return
+    for path in gone:
+        out.print(f"Gone for good: {path}")
+    out.print(f"The next run computes the day without it; so does `{staleness.materialize(Days(day.date(), day.date()))}`.")
 
 
 def publish_(
