@@ -59,7 +59,7 @@ def play(engine: Engine, game: Simulation) -> pl.DataFrame:
     for table in DAY_TABLES:
         fold(engine, table, DAYS)
     fold(engine, "fairness", SCORED)
-    rows = pl.read_parquet([str(path) for path in engine.lake.files(FAIRNESS)], hive_partitioning=True)
+    rows = pl.read_parquet(engine.lake.paths(engine.lake.files(FAIRNESS)), hive_partitioning=True)
     assert rows["event_date"].n_unique() == len(SCORED)
     truth = pl.DataFrame(game.truth)
     assert truth["player_id"].is_unique().all()

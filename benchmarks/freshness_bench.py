@@ -4,8 +4,8 @@
 
 Signed batches at a steady rate, default settings. Some events are probes: the only ones of their player, so that the first time
 its score is in the daily board is the event's own. What each stage takes stands beside the figure: `journal_and_seal` from the
-202 to the Parquet file, `refresh` (fold and publish) as the live job measures it, `publish` of the daily board alone; the rest
-is waiting for the next refresh. The figure is printed only after every probe was there with the XP that was sent.
+202 to the commit in the lake, `refresh` (fold and publish) as the live job measures it, `publish` of the daily board alone; the
+rest is waiting for the next refresh. The figure is printed only after every probe was there with the XP that was sent.
 """
 
 import argparse
@@ -38,8 +38,10 @@ from warehouse.calendar import Calendar, WindowKind
 from warehouse.database import PUBLICATIONS, open_database
 from warehouse.embedded_redis import connect, free_port
 from warehouse.errors import StoreUnavailable
+from warehouse.lake import Lake, LakeFile
 from warehouse.refresh import read_pulse
 from warehouse.settings import Settings
+from warehouse.tables import EVENTS
 
 REPO = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -52,23 +54,25 @@ ARRIVES_WITHIN_S = 120
 
 @dataclass
 class Probes:
-    """When each probe was answered with 202, was first in a Parquet file, and first on the board (s since the epoch)."""
+    """When each probe was answered with 202, was committed to the lake, and first on the board (s since the epoch)."""
 
     answered: dict[str, float] = field(default_factory=dict)
     sealed: dict[str, float] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
-    read: set[Path] = field(default_factory=set)
+    read: set[LakeFile] = field(default_factory=set)
 
-    def look(self, settings: Settings, client: redis.Redis, key: str) -> None:
+    def look(self, lake: Lake, client: redis.Redis, key: str) -> None:
         """Look once at the board and at the files that are new."""
         if waiting := [probe for probe in list(self.answered) if probe not in self.seen]:
             found = client.zmscore(key, waiting)
             now = time.time()
             self.seen |= {probe: now for probe, score in zip(waiting, found, strict=True) if score is not None}
-        for path in set((settings.lake_dir / "events").glob("*/*.parquet")) - self.read:
-            players = pq.read_table(path, columns=["player_id"], partitioning=None)["player_id"].to_pylist()
-            self.sealed |= {player: path.stat().st_mtime for player in players if player.startswith("probe")}
-            self.read.add(path)
+        with lake:
+            for file in set(lake.files(EVENTS)) - self.read:
+                players = pq.read_table(lake.path(file), columns=["player_id"], partitioning=None)["player_id"].to_pylist()
+                found = {player: file.modified_ms / 1000 for player in players if player.startswith("probe")}
+                self.sealed = found | self.sealed  # what is compacted later was sealed before
+                self.read.add(file)
 
 
 @contextmanager
@@ -112,8 +116,9 @@ def measure(rate: int, seconds: float) -> dict[str, object]:
         refreshes: set[tuple[float, float]] = set()
 
         def watch() -> None:
+            lake = Lake(settings)
             while not stop.wait(0.05):
-                probes.look(settings, client, key)
+                probes.look(lake, client, key)
                 if pulse := read_pulse(settings):
                     refreshes.add((pulse.at, pulse.refresh_s))
 
@@ -164,7 +169,7 @@ def _send(sender: SignedClient, crowd: int, probes: dict[str, int], source: rand
 
 def _live_cpu(settings: Settings) -> float:
     """CPU seconds that the process has used which holds the live job's lock."""
-    lock = str(settings.data_dir.absolute() / "live.lock")
+    lock = str(settings.data_dir.absolute() / "locks" / "live.lock")
     for process in psutil.process_iter():
         try:
             if any(file.path == lock for file in process.open_files()):

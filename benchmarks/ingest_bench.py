@@ -45,7 +45,9 @@ from ingest_api.journal import Journal, Slot, journal_dir
 from ingest_api.segment import Entry
 from ingest_api.server import SEALER_ENVIRONMENT
 from warehouse.events import decode_events
+from warehouse.lake import Lake
 from warehouse.settings import Settings
+from warehouse.tables import EVENTS
 
 HERE = Path(__file__).parent
 PEER = HERE.parent.parent / "shared" / "peers" / "go-gateway"
@@ -197,7 +199,8 @@ class Ours:
 
     def sealed(self) -> int:
         """Events in its lake."""
-        return int(ds.dataset(self.folder / "lake" / "events", format="parquet").count_rows())
+        with Lake(Settings(data_dir=self.folder, _env_file=None)) as lake:
+            return int(ds.dataset([str(path) for path in lake.paths(lake.files(EVENTS))], format="parquet").count_rows())
 
 
 @contextmanager

@@ -16,16 +16,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import redis
 
-from warehouse.boards import read_board, scores, stamp_key
+from warehouse.boards import Client, read_board, scores, stamp_key
 from warehouse.calendar import Window, WindowKind
-from warehouse.embedded_redis import EmbeddedRedis, connect
+from warehouse.embedded_redis import connect, find_server, free_port
 from warehouse.engine import DuckDBEngine, Engine
 from warehouse.outlets import Outlets
 from warehouse.publisher import Publication, publish_boards
@@ -87,13 +88,29 @@ class Deployment:
 def deployment() -> Iterator[Deployment]:
     """An empty one, in a folder that goes."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data_dir=Path(folder), _env_file=None)
-        with EmbeddedRedis(settings) as server, DuckDBEngine(settings) as engine:
-            settings = settings.model_copy(update={"redis_url": server.url})
-            window = engine.calendar.window_at(WindowKind.ALLTIME, engine.calendar.day_of(int(time.time())))
-            outlets = Outlets(settings)
-            yield Deployment(settings, engine, outlets, window, np.random.default_rng(1))
-            outlets.redis.close()
+        port = free_port()
+        settings = Settings(data_dir=Path(folder), redis_url=f"redis://127.0.0.1:{port}/0", _env_file=None)
+        # As the embedded one, but for its users: they may not say ECHO, with which `redis-cli --pipe` ends.
+        command = [find_server(), "--port", str(port), "--dir", folder, "--appendonly", "yes", "--save", ""]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server, DuckDBEngine(settings) as engine:
+            try:
+                window = engine.calendar.window_at(WindowKind.ALLTIME, engine.calendar.day_of(int(time.time())))
+                outlets = Outlets(settings)
+                _wait_for(outlets.redis)
+                yield Deployment(settings, engine, outlets, window, np.random.default_rng(1))
+                outlets.redis.close()
+            finally:
+                server.terminate()
+
+
+def _wait_for(client: Client) -> None:
+    """Wait until the server answers."""
+    for _ in range(100):
+        with suppress(redis.ConnectionError):
+            client.ping()
+            return
+        time.sleep(0.05)
+    raise TimeoutError("Redis does not answer")
 
 
 def publish_vs_pipe(members: int, rounds: int) -> None:

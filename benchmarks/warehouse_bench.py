@@ -34,7 +34,7 @@ from warehouse.embedded_redis import EmbeddedRedis
 from warehouse.engine import DuckDBEngine
 from warehouse.fairness.judgements import bind_event_scores
 from warehouse.fairness.rules import BASELINE_DAYS
-from warehouse.lake import PARTITION_FILE
+from warehouse.lake import Lake
 from warehouse.outlets import Outlets
 from warehouse.publications import PUBLISHED, publish
 from warehouse.settings import Settings
@@ -109,14 +109,10 @@ def agree(ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> None:
 
 def forget_day(settings: Settings, tables: Collection[Table] = (*DAILY, LEADERBOARDS)) -> None:
     """Take away what was computed of the day, and every board, so that it is computed and written anew."""
-    with DuckDBEngine(settings) as engine:
-        lake = engine.lake
+    with Lake(settings) as lake:
         for table in tables:
-            if table is LEADERBOARDS:
-                for path in lake.files(table):
-                    lake.remove(path)
-            else:
-                lake.remove(lake.folder(table, {"event_date": DAY}) / PARTITION_FILE)
+            files = lake.snapshot(table).files.items()
+            lake.commit(table, [], [file for place, of in files if table is LEADERBOARDS or place == (DAY,) for file in of])
 
 
 @contextmanager

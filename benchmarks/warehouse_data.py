@@ -17,9 +17,9 @@ from pipelines.simulation import Scenario, Simulation, land
 from warehouse.calendar import Calendar, Days
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
-from warehouse.lake import Keys, Lake
+from warehouse.lake import DATA, Keys, Lake, LakeFile, Staged, storage
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS, PLAYER_DAYS, TABLES
+from warehouse.tables import EVENTS, PLAYER_DAYS, TABLES, Table
 
 DAY = date(2026, 5, 31)  # the last of its month: nothing of the running month is rolled up
 MONTH = Days.ending(DAY, 30)
@@ -58,18 +58,21 @@ class Data:
         """
 
         def make(settings: Settings) -> None:
-            lake = Lake(settings)
             for table in (EVENTS, *DAILY):
                 link(self.month(), settings, table.name)
-            for day in Days(YEAR.first, MONTH.first - timedelta(days=1)):
-                back = -((day - MONTH.first).days // len(MONTH)) * len(MONTH)
+            with Lake(settings) as lake:
                 for table in DAILY:
-                    keys: Keys = {"event_date": day}
-                    [source] = lake.files(table, [day + timedelta(days=back)])
-                    if table is PLAYER_DAYS:
-                        lake.write(table, shifted(pq.read_table(source, partitioning=None), back), keys)
-                    else:
-                        link_file(lake, source, lake.folder(table, keys) / source.name)
+                    staged = []
+                    for day in Days(YEAR.first, MONTH.first - timedelta(days=1)):
+                        back = -((day - MONTH.first).days // len(MONTH)) * len(MONTH)
+                        keys: Keys = {"event_date": day}
+                        [source] = lake.files(table, [day + timedelta(days=back)])
+                        if table is PLAYER_DAYS:
+                            rows = shifted(pq.read_table(lake.path(source), partitioning=None), back)
+                            staged.append(lake.stage(table, rows, keys, basis=source.basis))
+                        else:
+                            staged.append(linked(lake, source, table, keys))
+                    lake.commit(table, staged)
             materialize(settings, YEAR, ["player_months"])
 
         return self._lake("year", make)
@@ -93,7 +96,7 @@ class Data:
         """A lake of the same files, to fold in."""
         copied = Settings(data_dir=self.folder / name, _env_file=None)
         shutil.rmtree(copied.data_dir, ignore_errors=True)
-        shutil.copytree(settings.data_dir, copied.data_dir, copy_function=hard_link)
+        shutil.copytree(settings.data_dir, copied.data_dir, copy_function=link_or_copy)
         return copied
 
     def _lake(self, name: str, make: Callable[[Settings], None]) -> Settings:
@@ -115,7 +118,11 @@ def simulate(settings: Settings, days: Days, players: float, events_a_day: float
 
 
 def materialize(settings: Settings, days: Days, tables: list[str] | None = None) -> float:
-    """Fold the tables over the range, in one process as the assets do; seconds."""
+    """Fold the tables over the range, in one process as the assets do; seconds.
+
+    A run is a process of its own, so what it reads is compared with its digests in each.
+    """
+    storage._CHECKED.clear()  # noqa: SLF001 - there is no other way to be a new process
     with DuckDBEngine(settings) as engine:
         return sum(fold(engine, name, days).seconds for name in tables or FOLDS)
 
@@ -129,19 +136,21 @@ def shifted(rows: pa.Table, days: int) -> pa.Table:
 
 
 def link(source: Settings, target: Settings, table: str) -> None:
-    """The files of a table in another lake, as hard links: no lake changes a file in place."""
-    Lake(target)
-    for tree in (table, f"_manifest/{table}"):
-        shutil.copytree(source.lake_dir / tree, target.lake_dir / tree, copy_function=hard_link)
+    """A table of a lake in another, its files as hard links."""
+    with Lake(target) as lake:
+        shutil.copytree(source.lake_dir / table, lake.scratch.parent / table, copy_function=link_or_copy)
 
 
-def link_file(lake: Lake, source: Path, target: Path) -> None:
-    """A file of a lake and its record, a second time."""
-    for path, other in ((source, target), (lake.record_path(source), lake.record_path(target))):
-        other.parent.mkdir(parents=True, exist_ok=True)
-        other.hardlink_to(path)
+def linked(lake: Lake, source: LakeFile, table: Table, keys: Keys) -> Staged:
+    """A file of a lake on its way into another partition, as a hard link."""
+    temporary = lake.beside(table.name)
+    temporary.hardlink_to(lake.path(source))
+    return Staged(table, keys, DATA, source.basis, temporary, source.sha256, source.size, source.rows)
 
 
-def hard_link(source: str, target: str) -> None:
-    """`shutil.copytree` without the copy."""
-    Path(target).hardlink_to(source)
+def link_or_copy(source: str, target: str) -> None:
+    """`shutil.copytree` without the copy of what no lake changes in place."""
+    if source.endswith(".parquet"):
+        Path(target).hardlink_to(source)
+    else:
+        shutil.copy2(source, target)

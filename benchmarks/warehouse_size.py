@@ -83,9 +83,10 @@ class Game:
 
     def _check(self) -> None:
         """What was landed reads back equal, by both engines, from one file a day."""
+        self.lake.refresh()
         assert not [found for found in verify(self.lake) if isinstance(found, Damage)]
         for day, rows in self.landed.items():
-            [path] = self.lake.files(EVENTS, Days(day, day))
+            [path] = self.lake.paths(self.lake.files(EVENTS, Days(day, day)))
             expected = pl.DataFrame(pl.from_arrow(rows)).sort(EVENTS.sort)
             assert_frame_equal(pl.read_parquet(path, hive_partitioning=False), expected)
             by_duckdb = duckdb.sql(f"SELECT * FROM read_parquet('{path}', hive_partitioning = false)").pl()
@@ -107,7 +108,7 @@ def report(name: str, value: float, unit: str, baseline: str, baseline_value: fl
 
 def events_size(game: Game) -> None:
     """Bytes of an event on disk beside gzip -6 of the same rows as NDJSON; beside what the game sent, in `ratio_to_sent`."""
-    size = sum(path.stat().st_size for path in game.lake.files(EVENTS)) / game.events
+    size = sum(path.stat().st_size for path in game.lake.paths(game.lake.files(EVENTS))) / game.events
     rows = sum(gzipped(whole(rows)) for rows in game.landed.values()) / game.events
     sent = sum(gzipped(wire(rows)) for rows in game.landed.values()) / game.events
     report("events_size", size, "bytes/event", "gzip -6 of the same rows as NDJSON", rows, ratio_to_sent=round(size / sent, 3))

@@ -1,6 +1,6 @@
 """The whole graph as a person would run it by hand: DuckDB, views over the same files, the models' SQL, COPY into Parquet.
 
-No lake, no hashes, no fsync, no manifest, no orchestrator: what `warehouse_bench.py` measures the engine against. Everything is
+No lake, no hashes, no fsync, no commits, no orchestrator: what `warehouse_bench.py` measures the engine against. Everything is
 written by zstd, in the partitions that the lake has. `fairness` is the models' SQL through DuckDB, then the same rule functions
 (`score`, `judge`) on the frames. Days that are one compacted file already stay as they are, as with us; the others are read by
 the same model, sorted by the same columns and written to one file a day.
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from warehouse import encodings, small_tables
 from warehouse.calendar import ONE_DAY, Calendar, Days
+from warehouse.compaction import facts_of
 from warehouse.engine import DuckDBEngine, Parameter, model, scan, with_values, zone_days
 from warehouse.fairness.judgements import FASTEST, reasons, with_evidence
 from warehouse.fairness.rules import BASELINE_DAYS, Threshold, thresholds
@@ -95,11 +96,11 @@ class ByHand:
             boards = {w for day in Days(self.days.first, self.days.last + ONE_DAY) for w in engine.calendar.windows_of(day)}
             self.windows = window_spans(history, boards)
             self.rules = thresholds(engine)
-            self.landed = {day: lake.files(EVENTS, [day]) for day in history.within(self.days)}
-            records = [[lake.record(path) for path in paths] for paths in self.landed.values()]
-            self.compacted = all(len(of_day) == 1 and of_day[0] and of_day[0].ids for of_day in records)
+            landed = {day: lake.files(EVENTS, [day]) for day in history.within(self.days)}
+            self.landed = {day: lake.paths(files) for day, files in landed.items()}
+            self.compacted = all(len(files) == 1 and facts_of(lake, files[0]).ids for files in landed.values())
             earlier = [day for day in history.days if day < self.days.first]
-            self.before = {table.name: lake.files(table, earlier) for table in WITH_HISTORY}
+            self.before = {table.name: lake.paths(lake.files(table, earlier)) for table in WITH_HISTORY}
         self.statements = self.filled(self.days)
 
     def run(self) -> None:

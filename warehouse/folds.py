@@ -225,7 +225,8 @@ def fold(engine: Engine, table: str, days: Days) -> Folded:
         try:
             with engine.lake.lock(table):
                 engine.lake.refresh()
-                engine.lake.sweep(table)
+                if table != EVENTS.name:  # what is on its way there is the sealers'
+                    engine.lake.sweep(table)
                 engine.watch.begin(table, _partitions(engine, table, days))
                 return FOLDS[table](engine, days)
         except DamagedFile as error:

@@ -75,6 +75,7 @@ def commit(
     Raises:
         LostRace: a file of `removed` is not in the table any more.
     """
+    placed: set[str] = set()
     for attempt in range(_TRIES):
         delta = open_table(storage, table) or _found(storage, table, kept_s)
         before = snapshot_of(table, delta)
@@ -87,14 +88,15 @@ def commit(
                 f"{table.name}: {gone[0]} was taken away by another writer meanwhile; nothing was changed by this one. "
                 "Run the same again."
             )
-        _heal(storage, [(present[one.name], one) for one in staged if one.name in present])
+        placed |= _heal(storage, [(present[one.name], one) for one in staged if one.name in present])
         added = [one for one in staged if one.name not in present]
         names = {one.name for one in staged}
         taken = [file for file in removed if file.name not in names]
         if not added and not taken and marker is None:
             return before, 0
-        if waiting := {one.name: one.temporary for one in added if one.temporary.exists()}:
-            storage.put(waiting)
+        if waiting := {one.name: one.temporary for one in added if one.name not in placed}:
+            storage.put(waiting)  # one that somebody has taken away meanwhile is an error: nothing may stand for it
+            placed |= waiting.keys()
         delta = _evolved(storage, table, delta)
         try:
             with storage.guarded():
@@ -188,8 +190,8 @@ def _remove(table: Table, file: LakeFile) -> RemoveAction:
     )
 
 
-def _heal(storage: Storage, there: Sequence[tuple[LakeFile, Staged]]) -> None:
-    """Put staged files in the place of those of their names that are damaged."""
+def _heal(storage: Storage, there: Sequence[tuple[LakeFile, Staged]]) -> set[str]:
+    """Put staged files in the place of those of their names that are damaged. Returns which."""
     damaged = {}
     for file, one in there:
         try:
@@ -197,3 +199,4 @@ def _heal(storage: Storage, there: Sequence[tuple[LakeFile, Staged]]) -> None:
         except DamagedFile:
             damaged[one.name] = one.temporary
     storage.put(damaged)
+    return set(damaged)
