@@ -13,7 +13,7 @@ from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, Folded, fold
 from warehouse.lake import Lake, LakeFile
 from warehouse.settings import Settings
-from warehouse.tables import TABLES
+from warehouse.tables import TABLES, Table
 
 REPO = Path(__file__).parent.parent
 DAYS = ("2024-05-01", "2024-05-02", "2024-05-03")
@@ -48,6 +48,12 @@ def land_game(settings: Settings, files: int = 6, events: list[dict[str, Any]] |
 def fold_all(settings: Settings, days: Days = RANGE) -> dict[str, Folded]:
     with DuckDBEngine(settings) as engine:
         return {name: fold(engine, name, days) for name in FOLDS}
+
+
+def paths_of(settings: Settings, table: Table, days: Days | None = None) -> list[Path]:
+    """The files that a table has now, of those days."""
+    with Lake(settings) as lake:
+        return lake.paths(lake.files(table, days))
 
 
 def tree(settings: Settings) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ import pytest
 from conftest import boss_kill, land_events, missing, progression
 
 from pipelines.simulation import Scenario, Simulation
+from tests.lake_fixtures import tree
 from warehouse.calendar import Calendar, Days
 from warehouse.embedded_redis import free_port
 from warehouse.lake import Lake
@@ -56,7 +57,7 @@ def land_game(settings: Settings) -> None:
     simulation = Simulation(Scenario(players=60, days=GAME_DAYS, seed=7, cheaters={"xp_x10": 3}), Calendar.of(settings))
     lake = Lake(settings)
     for day in set(GAME_DAYS) - {QUIET_DAY}:
-        lake.write(EVENTS, simulation.day(day), {"event_date": day}, "game.parquet")
+        lake.write(EVENTS, simulation.day(day), {"event_date": day}, "game")
     land_events(settings, list(edges()), "edges")
     land_events(settings, [progression("tie_a", BEFORE, 10, eventId="copied")], "copies")
     others = {"payload": {"deltaXp": 7, "activity": "quote ' \" \\ \u0001 \u2028 é 🐉"}, "build": 'x"\\'}
@@ -88,9 +89,8 @@ def deployment(folder: Path, **changes: Any) -> Settings:
 
 
 def lake_files(settings: Settings) -> dict[str, bytes]:
-    """Every file of the lake by its path, what is recorded of the tables included."""
-    paths = (path for path in settings.lake_dir.rglob("*") if path.is_file() and "_tmp" not in path.parts)
-    return {str(path.relative_to(settings.lake_dir)): path.read_bytes() for path in sorted(paths)}
+    """Every file that the lake's tables have, by its name, which says what it was made of."""
+    return tree(settings)
 
 
 def run(settings: Settings, *command: str) -> None:

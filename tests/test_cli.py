@@ -13,10 +13,10 @@ from conftest import Fairboard, Land, encode, progression
 
 from ingest_api.keys import live_secrets
 from pipelines.output import table
+from tests.lake_fixtures import paths_of
 from warehouse.folds import FOLDS
-from warehouse.lake import Lake
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS
+from warehouse.tables import EVENTS, REJECTS
 
 
 def written(path: Path, *lines: bytes) -> Path:
@@ -41,7 +41,7 @@ def test_import_names_the_bad_lines_and_brings_in_the_rest(fairboard: Fairboard,
     assert "2 events on 2 days" in done.stdout
     assert f"{broken}:2: payload.deltaXp: a whole number" in done.stderr
     assert f"{broken}:3: malformed JSON" in done.stderr
-    rejects = pl.read_parquet(settings.lake_dir / "rejects/**/*.parquet")
+    rejects = pl.read_parquet(paths_of(settings, REJECTS))
     assert rejects["position"].to_list() == [2, 3]
     assert rejects["body"][1] == "{not json"
 
@@ -49,9 +49,8 @@ def test_import_names_the_bad_lines_and_brings_in_the_rest(fairboard: Fairboard,
 def test_the_same_file_imported_twice_in_any_form_counts_once(fairboard: Fairboard, tmp_path: Path, settings: Settings) -> None:
     plain, packed = written(tmp_path / "a.ndjson", GOOD, LATER), written(tmp_path / "b.ndjson.gz", GOOD, LATER)
     fairboard("import", str(plain), str(plain), str(packed))
-    lake = Lake(settings)
     table = tmp_path / "c.parquet"
-    pl.read_parquet(lake.files(EVENTS), hive_partitioning=False).unique("event_id").write_parquet(table)
+    pl.read_parquet(paths_of(settings, EVENTS), hive_partitioning=False).unique("event_id").write_parquet(table)
     fairboard("import", str(table))
     answer = msgspec.json.decode(fairboard("sql", "SELECT count(*) AS n, sum(delta_xp) AS xp FROM events", "--json").stdout)
     assert answer == [{"n": 2, "xp": 30}]
@@ -137,7 +136,7 @@ def test_publish_without_redis_says_what_to_do(fairboard: Fairboard, land: Land)
 
 def test_verify_names_the_damaged_file(fairboard: Fairboard, land: Land, settings: Settings) -> None:
     land([progression("ann", "2026-05-01", 120)])
-    [path] = Lake(settings).files(EVENTS)
+    [path] = paths_of(settings, EVENTS)
     content = bytearray(path.read_bytes())
     content[40] ^= 4
     path.write_bytes(content)

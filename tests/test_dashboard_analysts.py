@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from dashboard_fixtures import LEADER, LEADER_XP, build_lake, event, game_lake
 
+from tests.lake_fixtures import paths_of
 from warehouse.analysts import ask
 from warehouse.errors import FairboardError
 from warehouse.lake import Lake
@@ -179,14 +180,13 @@ def test_a_process_that_something_else_kills_is_a_sentence_too(game_lake: Settin
 
 def test_a_link_in_a_table_s_folder_leads_nowhere(tmp_path: Path):
     settings = build_lake(tmp_path / "data", [event("ada", 0, 0, 5)])
-    (file,) = Lake(settings).files(PLAYER_DAYS)
+    (file,) = paths_of(settings, PLAYER_DAYS)
     outside = tmp_path / "other.parquet"
     pq.write_table(pa.table({"player_id": ["secret"], "xp": [7]}), outside)
     for target in (outside, Path("/etc/passwd")):
-        link = file.with_name("more.parquet")
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
-        with pytest.raises(FairboardError, match=r"more\.parquet is a symbolic link.* nothing was run"):
+        file.unlink()
+        file.symlink_to(target)
+        with pytest.raises(FairboardError, match=r"\.parquet is a symbolic link.* nothing was run"):
             ask(settings, "SELECT * FROM player_days")
     assert ask(settings, "SELECT count(*) FROM events").rows.item() == 1
 

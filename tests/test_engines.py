@@ -15,6 +15,7 @@ import sqlglot
 from conftest import land_events, progression
 from spark_fixtures import BEFORE, GAME_DAYS, HUGE, cluster, connect_server, deployment, lake_files, needs_spark, on_spark, run
 
+from tests.lake_fixtures import paths_of
 from warehouse.calendar import Days
 from warehouse.database import (
     CASE_EVIDENCE,
@@ -129,12 +130,13 @@ def test_spark_connect_computes_the_same_table(tmp_path: Path) -> None:
     with DuckDBEngine(settings) as engine:
         fold(engine, PLAYER_DAYS.name, day)
         [file] = engine.lake.files(PLAYER_DAYS)
-    by_duckdb = file.read_bytes()
-    file.unlink()
+        by_duckdb = engine.lake.path(file).read_bytes()
+        engine.lake.commit(PLAYER_DAYS, [], [file])
     with connect_server(tmp_path) as url:
         by_connect = settings.model_copy(update={"engine": "spark", "spark_url": url})
         run(by_connect, "fairboard", "materialize", "--from", BEFORE, "--to", BEFORE, "--select", PLAYER_DAYS.name)
-    assert file.read_bytes() == by_duckdb
+    [path] = paths_of(settings, PLAYER_DAYS)
+    assert path.read_bytes() == by_duckdb
 
 
 @pytest.mark.parametrize("sql", ["SELECT list(x) FROM t", "SELECT list(x ORDER BY y DESC) FROM t"])
@@ -156,8 +158,11 @@ def test_a_file_older_than_a_column_and_a_newer_one_read_alike(tmp_path: Path) -
     rows = {}
     duckdb = Settings(data_dir=tmp_path / "data", _env_file=None)
     land_events(duckdb, [progression("ann", BEFORE, 5, build="2")])
-    [path] = Lake(duckdb).files(EVENTS)
-    pq.write_table(pq.read_table(path).drop_columns(["extra", "quantity"]), path.with_name("older.parquet"))
+    lake = Lake(duckdb)
+    [file] = lake.files(EVENTS)
+    older = lake.beside("events")
+    pq.write_table(pq.read_table(lake.path(file), partitioning=None).drop_columns(["extra", "quantity"]), older)
+    lake.commit(EVENTS, [lake.staged(EVENTS, lake.place(file)[1], "older", "", older, file.rows)])
     for settings in (duckdb, on_spark(duckdb)):
         with open_engine(settings) as opened:
             opened.bind(EVENTS)

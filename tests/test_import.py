@@ -20,10 +20,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipelines.cli import main
+from tests.lake_fixtures import paths_of
 from warehouse.fairness.rules import RULES
-from warehouse.lake import Lake
 from warehouse.settings import Settings
-from warehouse.tables import EVENTS
+from warehouse.tables import EVENTS, REJECTS
 
 MARK = b"\xef\xbb\xbf"
 NAMELESS = [encode(progression("ann", "2026-05-01", 10, "12:00:00")), encode(progression("bob", "2026-05-02", 20, "12:00:00"))]
@@ -37,11 +37,11 @@ def written(path: Path, *lines: bytes) -> Path:
 
 
 def landed(settings: Settings) -> pl.DataFrame:
-    return pl.read_parquet(Lake(settings).files(EVENTS))
+    return pl.read_parquet(paths_of(settings, EVENTS))
 
 
 def rejected(settings: Settings) -> pl.DataFrame:
-    return pl.read_parquet(settings.lake_dir / "rejects/**/*.parquet").sort("position")
+    return pl.read_parquet(paths_of(settings, REJECTS)).sort("position")
 
 
 def test_only_the_lateness_is_waived_for_history(fairboard: Fairboard, tmp_path: Path, settings: Settings) -> None:
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_of_it_imported(
     done = fairboard("import", str(path), status=1)
     assert f"{path} {sentence}" in done.stderr
     assert "Traceback" not in done.stderr
-    assert Lake(settings).files(EVENTS) == []
+    assert paths_of(settings, EVENTS) == []
 
 
 def test_what_is_no_file_is_not_read_half(fairboard: Fairboard, tmp_path: Path) -> None:
@@ -194,19 +194,20 @@ def test_a_day_that_came_in_one_file_is_not_written_again(fairboard: Fairboard, 
     ]
     fairboard("import", str(written(tmp_path / "a.ndjson", events[0], events[1], *events[3:5], *events[6:])))
     fairboard("import", str(written(tmp_path / "b.ndjson", encode(progression("cid", days[1], 1, eventId="cid")))))
-    lake = Lake(settings)
-    before = {path.name for path in lake.files(EVENTS)}
+    before = {path.name for path in paths_of(settings, EVENTS)}
     done = fairboard("materialize", "--from", days[0], "--to", days[2], "--json").stdout
     assert msgspec.json.decode(done)[0]["details"] == {
         "landed": 8, "events": 7, "duplicates": 1, "conflicts": 0, "rejected": 0, "set_aside": 0,
     }  # fmt: skip
-    files = {path.parent.name[-2:]: path for path in lake.files(EVENTS)}
-    assert len(lake.files(EVENTS)) == 3
+    files = {path.parent.name[-2:]: path for path in paths_of(settings, EVENTS)}
+    assert len(paths_of(settings, EVENTS)) == 3
     assert {day: path.name in before for day, path in files.items()} == {"01": True, "02": False, "03": False}
     assert pl.read_parquet(files["01"])["player_id"].to_list() == ["ann", "bob"]
     fairboard("import", str(tmp_path / "a.ndjson"))
     answer = fairboard("sql", "SELECT count(*) AS n FROM events", "--json").stdout
     assert msgspec.json.decode(answer) == [{"n": 7}]
+    fairboard("materialize", "--from", days[0], "--to", days[2])
+    assert {path.name for path in paths_of(settings, EVENTS)} == {path.name for path in files.values()}
 
 
 def test_long_work_says_how_far_it_is(fairboard: Fairboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ from ingest_api.journal import Journal, Slot, journal_dir
 from ingest_api.sealer import seal_once
 from ingest_api.segment import Entry
 from tests.ingest_fixtures import progression
+from tests.lake_fixtures import paths_of
 from warehouse.settings import Settings
+from warehouse.tables import EVENTS
 
 
 class Crashes(RuleBasedStateMachine):
@@ -92,7 +94,9 @@ class Crashes(RuleBasedStateMachine):
         assert self.sealed() <= self.committed
 
     def sealed(self) -> set[str]:
-        files = list((self.folder / "lake" / "events").rglob("*.parquet"))
+        if not (self.folder / "lake").exists():
+            return set()
+        files = paths_of(Settings(data_dir=self.folder, _env_file=None), EVENTS)
         names = [name for file in files for name in pl.read_parquet(file)["event_id"]]
         assert len(names) == len(set(names))
         return set(names)

@@ -57,7 +57,7 @@ def board(game: Game, players: int, xp: int) -> pl.DataFrame:
 
 def fold(game: Game, players: int, xp: int) -> None:
     rows = board(game, players, xp).to_arrow().cast(LEADERBOARDS.schema)
-    Lake(game.settings.lake_dir, game.settings.timezone).write(LEADERBOARDS, rows, window(game).partition)
+    Lake(game.settings).write(LEADERBOARDS, rows, window(game).partition)
 
 
 def readers_of(service: Service) -> list[psutil.Process]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from closed_week import FIRST, GAME, SECOND, THIRD, Week, publisher, receipts_of
 from conftest import Fairboard, at, land_events, progression
 
+from tests.lake_fixtures import paths_of
 from warehouse.calendar import Calendar, Days, WindowKind
 from warehouse.damage import Damage, verify
 from warehouse.database import LEADERBOARD_SNAPSHOTS, RECEIPTS, open_database
@@ -131,10 +132,9 @@ def test_snapshots_follow_the_newest_revision(week: Week, deployment: Settings) 
     query = sa.select(table.rank, table.player_id, table.xp).where(table.window_kind == "weekly").order_by(table.rank)
     with open_database(deployment).connect() as connection:
         snapshot = [tuple(row) for row in connection.execute(query)]
-    revision = LEADERBOARD_REVISIONS.name
-    newest = pl.read_parquet(
-        deployment.lake_dir / revision / "window_kind=weekly/**/revision=2/*.parquet", hive_partitioning=False
-    )
+    paths = paths_of(deployment, LEADERBOARD_REVISIONS)
+    [second] = (path for path in paths if "window_kind=weekly" in str(path) and path.parent.name == "revision=2")
+    newest = pl.read_parquet(second, hive_partitioning=False)
     assert snapshot == list(newest.iter_rows()) == [(1, "bob", 45), (2, "ann", 30), (3, "cid", 10)]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines import verdicts as dagster_verdicts
 from pipelines.definitions import build_definitions
+from tests.lake_fixtures import contents
 from warehouse import verdicts
 from warehouse.boards import read_board
 from warehouse.calendar import Days, WindowKind
@@ -82,8 +83,7 @@ def board(settings: Settings, kind: str, day: str | None = None) -> list[tuple[i
 
 
 def lake(settings: Settings) -> dict[str, bytes]:
-    root = settings.lake_dir / "leaderboards"
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.parquet"))}
+    return {name: content for name, content in contents(settings).items() if name.startswith("leaderboards/")}
 
 
 def test_the_command_line_moves_every_board_that_the_exclusion_touches_and_back(game: Settings, fairboard: Fairboard) -> None:
