@@ -77,10 +77,10 @@ class Engine(ABC):
     SQL is DuckDB's dialect in the subset that Spark shares (docs/engines.md).
     """
 
-    def __init__(self, settings: Settings, *, at: datetime | None = None) -> None:
-        """Open the lake; with `at`, as it was then."""
+    def __init__(self, settings: Settings, *, at: datetime | None = None, lake: Lake | None = None) -> None:
+        """Open the lake, with `at` as it was then; or read the snapshots of one that is open."""
         self.settings = settings
-        self.lake = Lake(settings, at=at)
+        self.lake = lake or Lake(settings, at=at)
         self.calendar = Calendar.of(settings)
         self.watch: Watch = UNWATCHED
 
@@ -188,8 +188,8 @@ def open_engine(settings: Settings) -> Engine:
 class DuckDBEngine(Engine):
     """DuckDB, in memory, one per run. What only reads the lake always uses it, some of it through `connection`."""
 
-    def __init__(self, settings: Settings, *, at: datetime | None = None) -> None:
-        super().__init__(settings, at=at)
+    def __init__(self, settings: Settings, *, at: datetime | None = None, lake: Lake | None = None) -> None:
+        super().__init__(settings, at=at, lake=lake)
         config: dict[str, Any] = {
             "temp_directory": str(self.lake.scratch),
             "autoinstall_known_extensions": False,

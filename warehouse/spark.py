@@ -111,7 +111,7 @@ class SparkEngine(Engine):
     @cached_property
     def duckdb(self) -> DuckDBEngine:
         """See `Engine`."""
-        return DuckDBEngine(self.settings)
+        return DuckDBEngine(self.settings, lake=self.lake)
 
     def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
         """See `Engine`. One of Spark's partitions after the other comes to this process."""
@@ -131,6 +131,7 @@ class SparkEngine(Engine):
             self.duckdb.close()
         for view in self._views:
             self.session.catalog.dropTempView(view)
+        self.lake.refresh()
 
     def bind_files(self, table: Table, files: list[Path], name: str = "") -> None:
         """See `Engine`."""

@@ -40,17 +40,14 @@ def tidy(lake: "Lake", tables: Iterable[Table] = TABLES.values()) -> list[Tidied
     Where superseded files come to more than half of the live ones, as today's do where boards follow the events, the oldest go
     earlier, down to a minute; not where other machines read the lake, too.
     """
-    with lake.lock("housekeeping"):
-        return [done for table in tables if (done := _tidy(lake, table))]
+    return [done for table in tables if (done := _tidy(lake, table))]
 
 
 def vacuum_now(lake: "Lake", tables: Iterable[Table]) -> None:
     """Take every superseded file of some tables away at once, whoever may read it: what erasure promises."""
-    with lake.lock("housekeeping"):
-        for table in tables:
-            superseded = _superseded(lake, table)
-            lake.storage.delete(superseded)
-            _checkpoint(lake, table)
+    for table in tables:
+        lake.storage.delete(_superseded(lake, table))
+        _checkpoint(lake, table)
 
 
 def checkpoint_if_due(lake: "Lake", table: Table, version: int) -> None:
@@ -87,19 +84,23 @@ def _tidy(lake: "Lake", table: Table) -> Tidied | None:
 
 
 def _superseded(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
-    """The files that commits took out of the table, as far back as there are log entries: since when (s), and bytes."""
+    """The files that commits took out of the table and that are still there, since when (s), and their bytes.
+
+    As far back as there are log entries.
+    """
     delta = open_table(lake.storage, table)
     if delta is None:
         return {}
     live = {file.name for files in snapshot_of(table, delta).files.values() for file in files}
+    there = {one.name: one.size for one in lake.storage.list(table.name) if one.name not in live}
     found = {}
     for entry in lake.storage.list(f"{table.name}/_delta_log"):
         if entry.name.endswith(".json"):
             for line in (lake.storage.read(entry.name) or b"").splitlines():
                 if removed := json.loads(line).get("remove"):
                     name = f"{table.name}/{unquote(removed['path'])}"
-                    found[name] = (removed["deletionTimestamp"] / 1000, removed.get("size") or 0)
-    return {name: what for name, what in found.items() if name not in live}
+                    found[name] = removed["deletionTimestamp"] / 1000
+    return {name: (since, there[name]) for name, since in found.items() if name in there}
 
 
 def _checkpoint(lake: "Lake", table: Table) -> None:
