@@ -9,6 +9,7 @@ from typing import Any
 from conftest import boss_kill, land_events, progression
 
 from warehouse.calendar import Days
+from warehouse.damage import Damage, verify
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, Folded, fold
 from warehouse.lake import Lake, LakeFile
@@ -48,6 +49,17 @@ def land_game(settings: Settings, files: int = 6, events: list[dict[str, Any]] |
 def fold_all(settings: Settings, days: Days = RANGE) -> dict[str, Folded]:
     with DuckDBEngine(settings) as engine:
         return {name: fold(engine, name, days) for name in FOLDS}
+
+
+def damages(settings: Settings) -> list[Damage]:
+    return [found for found in verify(Lake(settings)) if isinstance(found, Damage)]
+
+
+def flip(path: Path) -> bytes:
+    """Change one bit; the file as it was."""
+    sound = path.read_bytes()
+    path.write_bytes(sound[:40] + bytes([sound[40] ^ 4]) + sound[41:])
+    return sound
 
 
 def paths_of(settings: Settings, table: Table, days: Days | None = None) -> list[Path]:

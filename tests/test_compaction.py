@@ -17,10 +17,10 @@ import pytest
 from conftest import Fairboard, Land, land_events, progression
 
 from pipelines.definitions import build_definitions
-from tests.lake_fixtures import DAYS, RANGE, ask, contents, fold_all, game, kill_at_each_step, land_game, tree
+from tests.lake_fixtures import DAYS, RANGE, ask, contents, damages, flip, fold_all, game, kill_at_each_step, land_game, tree
 from warehouse import compaction
 from warehouse.compaction import MANY, settle
-from warehouse.damage import Damage, quarantined, verify
+from warehouse.damage import quarantined
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold, stale_days
 from warehouse.lake import FACTS, Lake
@@ -34,17 +34,6 @@ CONTENT = "SELECT * EXCLUDE (extra) FROM events ORDER BY ALL"
 def files(settings: Settings) -> list[Path]:
     lake = Lake(settings)
     return lake.paths(lake.files(EVENTS))
-
-
-def damages(settings: Settings) -> list[Damage]:
-    return [found for found in verify(Lake(settings)) if isinstance(found, Damage)]
-
-
-def flip(path: Path) -> bytes:
-    """Change one bit; the file as it was."""
-    sound = path.read_bytes()
-    path.write_bytes(sound[:40] + bytes([sound[40] ^ 4]) + sound[41:])
-    return sound
 
 
 def facts(content: bytes) -> dict[str, Any]:

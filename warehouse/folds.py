@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from time import perf_counter
 from types import MappingProxyType
+from typing import TypeVar
 
 import pyarrow as pa
 
 from warehouse.basis import FOREVER, Bases
 from warehouse.calendar import ONE_DAY, Days, Window
 from warehouse.compaction import count_landed, settle
-from warehouse.damage import set_aside
+from warehouse.damage import damaged, set_aside
 from warehouse.engine import Engine, model
 from warehouse.fairness.judgements import judgements
 from warehouse.fairness.rules import BASELINE_DAYS
@@ -42,6 +43,8 @@ from warehouse.tables import (
 MONTH_DAYS = 30  # of MAU; also how far the model of daily_metrics follows a cohort
 SCORED_ROWS = 500_000  # player-days that are scored at once; with their rows per rule some 0.7 GB
 CONFLICTS = "conflicts"  # the label of their file in `rejects`
+Done = TypeVar("Done")
+
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +104,7 @@ def player_months(engine: Engine, days: Days) -> Folded:
     before = bases.history.within(Days(date.min, days.first.replace(day=1) - ONE_DAY))
     reach = Days((before or [days.first])[-1].replace(day=1), Days.month_of(days.last).last)
     months = bases.of(PLAYER_MONTHS, reach)
-    due = {place: basis for place, basis in months.items() if not _is_done(engine, PLAYER_MONTHS, place, basis)}
+    due = {place: basis for place, basis in months.items() if not _is_done(engine, PLAYER_MONTHS, place, basis, sound=True)}
     engine.bind(PLAYER_DAYS, {day for day in bases.history.within(reach) if (day.replace(day=1),) in due})
     folded = _replace(engine, PLAYER_MONTHS, engine.run("player_months"), due, _gone(engine, bases, PLAYER_MONTHS, reach))
     return _finished(folded, days, started)
@@ -213,22 +216,36 @@ AFTER = {table.name: [PLAYER_DAYS.name] for table in (PLAYER_BOSS_DAYS, PLAYER_I
 def fold(engine: Engine, table: str, days: Days) -> Folded:
     """Compute one table over the range, from one snapshot of each table upstream, in one commit.
 
-    Two processes at it take turns, so that the later one has read the newer inputs. A damaged file is dealt with on the way:
-    of events it is set aside, of another table upstream its partition is computed again.
+    Two processes at it take turns, so that the later one has read the newer inputs.
 
     Raises:
         DamagedFile: what cannot be computed again is damaged; nothing was written.
+    """
+
+    def run() -> Folded:
+        with engine.lake.lock(table):
+            engine.lake.refresh()
+            if table != EVENTS.name:  # sealers stage beside that one
+                engine.lake.sweep(table)
+            engine.watch.begin(table, _partitions(engine, table, days))
+            return FOLDS[table](engine, days)
+
+    return mending(engine, run)
+
+
+def mending(engine: Engine, run: Callable[[], Done]) -> Done:
+    """Do something that reads the lake, each file checked. A damaged one is dealt with, and it is done anew.
+
+    Of events it is set aside, of another table that is folded its partition is computed again.
+
+    Raises:
+        DamagedFile: that does not help.
     """
     engine.lake.checks = True
     mended: set[str] = set()
     while True:
         try:
-            with engine.lake.lock(table):
-                engine.lake.refresh()
-                if table != EVENTS.name:  # what is on its way there is the sealers'
-                    engine.lake.sweep(table)
-                engine.watch.begin(table, _partitions(engine, table, days))
-                return FOLDS[table](engine, days)
+            return run()
         except DamagedFile as error:
             if error.file.name in mended:
                 raise
@@ -237,14 +254,14 @@ def fold(engine: Engine, table: str, days: Days) -> Folded:
 
 
 def _mend(engine: Engine, error: DamagedFile) -> None:
-    """Take a damaged file of events out of its table, or compute another table's partition again."""
     table, keys = engine.lake.place(error.file)
     if table is EVENTS:
         with engine.lake.lock(table.name):
             engine.lake.refresh()
-            set_aside(engine.lake, table, error.file, error.what)
+            if error.file in engine.lake.of(table, keys):  # else another run has done it
+                set_aside(engine.lake, table, error.file, error.what)
     elif table.name in FOLDS:
-        log.warning("%s %s; it is computed again", error.file.name, error.what)
+        log.warning("%s %s; it is computed again", engine.lake.storage.shown(error.file.name), error.what)
         day = keys[table.date_column]
         assert isinstance(day, date)
         fold(engine, table.name, Days(day, day))
@@ -302,8 +319,10 @@ def _days(due: Mapping[Place, str]) -> set[date]:
     return {day for place in due if isinstance(day := place[-1], date)}
 
 
-def _is_done(engine: Engine, table: Table, place: Place, basis: str) -> bool:
-    return engine.lake.basis(table, dict(zip(table.partition, place, strict=True))) == basis
+def _is_done(engine: Engine, table: Table, place: Place, basis: str, *, sound: bool = False) -> bool:
+    """Whether a partition was computed from that; with `sound`, and its file is as it was written."""
+    files = engine.lake.snapshot(table).files.get(place, [])
+    return [file.basis for file in files] == [basis] and not (sound and damaged(engine.lake, files))
 
 
 def _gone(engine: Engine, bases: Bases, table: Table, days: Days) -> list[LakeFile]:

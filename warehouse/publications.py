@@ -27,7 +27,7 @@ from warehouse.embedded_redis import REDIS_ERRORS
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
 from warehouse.fairness.judgements import bind_event_scores, jump
-from warehouse.folds import fairness_days, windows_of
+from warehouse.folds import fairness_days, mending, windows_of
 from warehouse.outlets import Outlets
 from warehouse.publisher import newest_event, publish_boards, read_leaderboard
 from warehouse.tables import LEADERBOARD_REVISIONS, PROGRESSION
@@ -203,13 +203,17 @@ def _published(engine: Engine, name: str, days: Days, run: Callable[[], int]) ->
     started = perf_counter()
     try:
         with engine.lake.lock(name):
-            engine.lake.refresh()
-            rows = run()
+            rows = mending(engine, lambda: _afresh(engine, run))
     except (*REDIS_ERRORS, sa.exc.SQLAlchemyError) as error:
         raise StoreUnavailable(
             f"{name} of {days} was not published: {error}. What was published before stays; publish again when that is mended."
         ) from error
     return Published(name, rows, perf_counter() - started)
+
+
+def _afresh(engine: Engine, run: Callable[[], int]) -> int:
+    engine.lake.refresh()
+    return run()
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

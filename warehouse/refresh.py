@@ -14,7 +14,7 @@ import msgspec
 
 from warehouse.calendar import ONE_DAY, Days
 from warehouse.engine import Engine
-from warehouse.folds import Folded, fold, stale_days
+from warehouse.folds import Folded, fold, mending, stale_days
 from warehouse.lake import open_leases
 from warehouse.losses import sound_days
 from warehouse.outlets import Outlets
@@ -63,7 +63,7 @@ def refresh(engine: Engine, outlets: Outlets) -> Refreshed:
         folded += [fold(engine, table, days) for table in FOLDED]
     folded_at = time.time()
     outlets.turn(folded_at)
-    published = publish_boards(engine, outlets)
+    published = mending(engine, lambda: publish_boards(engine, outlets))
     return Refreshed(began, folded, published, folded_at - began, time.time() - folded_at)
 
 
