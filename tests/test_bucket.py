@@ -253,6 +253,14 @@ class TestCopies:
             self.age(path, HELD_S + 1)
             assert sum(self.kept(cache)) <= 5
 
+    def test_it_keeps_its_bound_whatever_is_written(self, cache: Cache, contents: dict[str, bytes]) -> None:
+        for name, content in contents.items():
+            source = cache.scratch / "new"
+            source.write_bytes(content)
+            cache.adopt(name, source)
+            self.age(cache.folder / name, HELD_S + 1)
+            assert sum(self.kept(cache)) <= 5
+
     def test_what_a_query_may_hold_stays_beyond_the_bound(self, cache: Cache, contents: dict[str, bytes]) -> None:
         paths = cache.paths([lake_file(content) for content in contents.values()])
         assert [path.read_bytes() for path in paths] == list(contents.values())
@@ -278,13 +286,6 @@ class TestCopies:
         cache.paths(files)
         cache.forget([files[1].name, "never/there"])
         assert self.kept(cache)[:3] == [True, False, True]
-
-    def test_copies_of_what_others_deleted_go(self, cache: Cache, contents: dict[str, bytes]) -> None:
-        files = [lake_file(content) for content in list(contents.values())[:3]]
-        for path in cache.paths(files)[:2]:
-            self.age(path, HELD_S + 1)
-        cache.keep_only({files[0].name})
-        assert self.kept(cache)[:3] == [True, False, True], "the third may be held by a query"
 
     def test_what_killed_processes_left_goes(self, cache: Cache, contents: dict[str, bytes]) -> None:
         left, being_written = cache.scratch / "fetch.1.left", cache.scratch / "fetch.2.new"
@@ -339,6 +340,18 @@ class TestBucket:
         [path] = storage.paths([file])
         storage.delete([file.name])
         assert not path.exists()
+
+    def test_copies_of_what_another_machine_deleted_go(self, emulator: Emulator, tmp_path: Path) -> None:
+        here, there = bucket(emulator, tmp_path / "here"), bucket(emulator, tmp_path / "there")
+        files = put(there, b"kept", b"deleted", b"deleted, but just now")
+        paths = here.paths(files)
+        for path in paths[:2]:
+            os.utime(path, (time.time() - HELD_S - 1, path.stat().st_mtime))
+        there.delete([files[1].name, files[2].name])
+
+        here.tidy_copies()
+
+        assert [path.exists() for path in paths] == [True, False, True], "a query may hold the third"
 
     def test_other_clients_read_it(self, s3_server: Emulator, tmp_path: Path, monkeypatch: Any) -> None:
         place = s3_server.below(tmp_path.name)

@@ -6,12 +6,13 @@ What belongs here: a `Storage` over obstore. What does not: what its errors mean
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -34,6 +35,8 @@ AT_ONCE: Final = 16  # requests
 PART_BYTES: Final = 5 * 2**20
 PARTS_AT_ONCE: Final = 4
 
+T = TypeVar("T")
+
 
 class Bucket(Storage):
     """A bucket below `url`, read through a cache on this machine. Whatever goes wrong with it is a `BucketUnavailable`."""
@@ -54,26 +57,12 @@ class Bucket(Storage):
         if url.startswith("s3:"):  # its default, which no variable shall change: two commits of one version would both win
             self.options |= {"aws_conditional_put": "etag"}
         with self.guarded():
-            self._store = self._open(1000)
-            self._once = self._open(0)
+            prefix = f"{cloud_prefix(self.url)}_"
+            environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith(prefix)))
+            self._store = _store(self.url, patience_s, 1000, environment)
+            self._once = _store(self.url, patience_s, 0, environment)
         self._requests = ThreadPoolExecutor(AT_ONCE, "bucket")
         self._parts = ThreadPoolExecutor(PARTS_AT_ONCE, "bucket-part")  # waited for by threads of the other
-
-    def _open(self, tries: int) -> "ObjectStore":
-        client: ClientConfig = {"timeout": self.options["timeout"], "connect_timeout": self.options["connect_timeout"]}
-        # Options given here take the place of all that the environment says of the client.
-        prefix = cloud_prefix(self.url)
-        if os.environ.get(f"{prefix}_ALLOW_HTTP", "").lower() in {"1", "true"}:
-            client["allow_http"] = True
-        if proxy := os.environ.get(f"{prefix}_PROXY_URL"):
-            client["proxy_url"] = proxy
-        first_s, longest_s = BACKOFF_S
-        retry: RetryConfig = {
-            "max_retries": tries,
-            "retry_timeout": timedelta(seconds=self._patience_s),
-            "backoff": {"init_backoff": timedelta(seconds=first_s), "max_backoff": timedelta(seconds=longest_s), "base": 2},
-        }
-        return from_url(self.url, client_options=client, retry_config=retry)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -97,28 +86,28 @@ class Bucket(Storage):
         try:
             with self.guarded():
                 if file.size <= PART_BYTES:
-                    target.write_bytes(obstore.get(self._store, file.name).bytes())
-                    return
-                size = obstore.head(self._store, file.name)["size"]
+                    parts: Iterable[bytes] = [obstore.get(self._store, file.name).bytes().to_bytes()]
+                elif (size := obstore.head(self._store, file.name)["size"]) == file.size:
+                    parts = self._parts.map(lambda start: self._fetch_part(file, start), range(0, size, PART_BYTES))
+                else:
+                    raise DamagedFile(file, f"has {size:,} bytes in place of {file.size:,}")
         except BucketUnavailable as error:
             if error.no_file:
                 raise DamagedFile(file, f"is missing, with {file.rows:,} rows") from error
             raise
-        if size != file.size:
-            raise DamagedFile(file, f"has {size:,} bytes in place of {file.size:,}")
         with target.open("wb") as out:
-            list(self._parts.map(lambda start: self._fetch_part(file, start, out.fileno()), range(0, size, PART_BYTES)))
+            out.writelines(parts)
 
-    def _fetch_part(self, file: LakeFile, start: int, out: int) -> None:
+    def _fetch_part(self, file: LakeFile, start: int) -> bytes:
         with self.guarded():
-            content = obstore.get_range(self._store, file.name, start=start, end=min(start + PART_BYTES, file.size))
-        os.pwrite(out, content, start)
+            end = min(start + PART_BYTES, file.size)
+            return obstore.get_range(self._store, file.name, start=start, end=end).to_bytes()
 
     def put(self, sources: Mapping[str, Path]) -> None:
         """See `Storage`. A data file written in `scratch` is in the cache then: what is written is soon read."""
-        small = [item for item in sources.items() if item[1].stat().st_size <= PART_BYTES]
-        list(self._requests.map(self._put, small))
-        for item in sources.items() - set(small):
+        small = {name: source for name, source in sources.items() if source.stat().st_size <= PART_BYTES}
+        self._at_once(self._put, small.items())
+        for item in sources.items() - small.items():
             self._put(item)
 
     def _put(self, item: tuple[str, Path]) -> None:
@@ -129,6 +118,15 @@ class Bucket(Storage):
             self.cache.adopt(name, source)
         else:
             source.unlink()
+
+    def _at_once(self, work: Callable[[T], None], items: Iterable[T]) -> None:
+        """Do it for all; after a failure no more are begun, and none is still at work when it is raised."""
+        begun = [self._requests.submit(work, item) for item in items]
+        wait(begun, return_when=FIRST_EXCEPTION)
+        ended = [one for one in begun if not one.cancel()]
+        wait(ended)
+        for one in ended:
+            one.result()
 
     def flush(self, names: Sequence[str]) -> None:
         """See `Storage`. A bucket answers when it has stored."""
@@ -177,7 +175,6 @@ class Bucket(Storage):
 
     def move(self, name: str, target: str) -> bool:
         """See `Storage`: a copy, then the old name goes. Stopped between, it has both."""
-        self.cache.forget([name, target])
         try:
             with self.guarded():
                 obstore.rename(self._store, name, target)
@@ -185,13 +182,14 @@ class Bucket(Storage):
             if error.no_file:
                 return False
             raise
+        self.cache.forget([name, target])
         return True
 
     def delete(self, names: Iterable[str]) -> None:
-        """See `Storage`. From this machine's cache, too; other machines lose them by `Cache.keep_only`."""
+        """See `Storage`: from this machine's cache, too. Other machines lose their copies by `tidy_copies`."""
         names = list(names)
+        self._at_once(self._delete, names)
         self.cache.forget(names)
-        list(self._requests.map(self._delete, names))
 
     def _delete(self, name: str) -> None:
         try:
@@ -201,6 +199,29 @@ class Bucket(Storage):
             if not error.no_file:
                 raise
 
+    def tidy_copies(self) -> None:
+        """See `Storage`."""
+        self.cache.keep_only({stored.name for stored in self.list("")})
+
     def shown(self, name: str) -> str:
         """See `Storage`."""
         return f"{self.url}/{name}"
+
+
+@lru_cache(maxsize=8)
+def _store(url: str, patience_s: float, tries: int, environment: tuple[tuple[str, str], ...]) -> "ObjectStore":
+    """A client of obstore, which finds the cloud's variables itself: making one takes 25 ms, so a process shares them."""
+    variables, prefix = dict(environment), cloud_prefix(url)
+    # Options given here take the place of all that the environment says of the connection.
+    client: ClientConfig = {"timeout": f"{patience_s:.3f}s", "connect_timeout": f"{min(CONNECT_S, patience_s):.3f}s"}
+    if variables.get(f"{prefix}_ALLOW_HTTP", "").lower() in {"1", "true"}:
+        client["allow_http"] = True
+    if proxy := variables.get(f"{prefix}_PROXY_URL"):
+        client["proxy_url"] = proxy
+    first_s, longest_s = BACKOFF_S
+    retry: RetryConfig = {
+        "max_retries": tries,
+        "retry_timeout": timedelta(seconds=patience_s),
+        "backoff": {"init_backoff": timedelta(seconds=first_s), "max_backoff": timedelta(seconds=longest_s), "base": 2},
+    }
+    return from_url(url, client_options=client, retry_config=retry)

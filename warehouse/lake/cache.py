@@ -94,6 +94,7 @@ class Cache:
     def adopt(self, name: str, source: Path) -> None:
         """Have a local file, which the bucket has, as the copy of it; `source` is gone then."""
         self._place(source, self.folder / name)
+        self._make_room()
 
     def _place(self, source: Path, path: Path) -> None:
         self._added_bytes += source.stat().st_size

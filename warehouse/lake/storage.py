@@ -102,6 +102,10 @@ class Storage(ABC):
         return nullcontext()
 
     @abstractmethod
+    def tidy_copies(self) -> None:
+        """Let go of this machine's copies of files that are no more: what other machines erased or vacuumed."""
+
+    @abstractmethod
     def shown(self, name: str) -> str:
         """A file as people name it: its path or URL."""
 
@@ -204,6 +208,9 @@ class Folder(Storage):
         """See `Storage`."""
         for name in names:
             (self.root / name).unlink(missing_ok=True)
+
+    def tidy_copies(self) -> None:
+        """See `Storage`. There are none: it is read where it is."""
 
     def shown(self, name: str) -> str:
         """See `Storage`."""
