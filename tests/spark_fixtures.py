@@ -93,15 +93,16 @@ def lake_files(settings: Settings) -> dict[str, bytes]:
     return tree(settings)
 
 
-def run(settings: Settings, *command: str) -> None:
-    """Run a command of this environment for a deployment, as a process of its own."""
+def run(settings: Settings, *command: str, status: int = 0) -> str:
+    """Run a command of this environment for a deployment, as a process of its own; what it says on stderr."""
     changed = settings.model_dump(mode="json", exclude_defaults=True)
     environment = {f"FAIRBOARD_{name}".upper(): str(value) for name, value in changed.items()}
     done = subprocess.run(
         [Path(sys.executable).parent / command[0], *command[1:]],
         env=os.environ | SPARK | environment, cwd=settings.data_dir, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
+    return done.stderr
 
 
 @contextmanager
@@ -145,13 +146,36 @@ def connect_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def service(log: Path, command: list[str]) -> Iterator[Callable[[str], None]]:
-    """One of Spark's own services, until the block ends; what is given waits until its log has a sentence."""
+def sail_server(folder: Path) -> Iterator[str]:
+    """Sail on loopback, in its cluster mode; its URL.
+
+    It refuses PySpark 4.3 where it finds it in its own environment: it is started without one, and with Sail alone.
+    """
+    if (sail := find_spec("pysail")) is None:
+        missing("Sail: pip install 'fairboard[dev]'")
+    packages = folder / "packages"
+    packages.mkdir()
+    (packages / "pysail").symlink_to(Path(sail.origin).parent)  # type: ignore[union-attr, arg-type]  # `missing` has raised
+    port = free_port()
+    start = f"SparkConnectServer('127.0.0.1', {port}).start(background=True)"
+    server = f"from pysail.spark import SparkConnectServer; {start}; print('listening', flush=True); input()"
+    sail_only = {"PYTHONPATH": str(packages), "SAIL_MODE": "local-cluster"}
+    with service(folder / "sail.log", [sys.executable, "-S", "-c", server], **sail_only) as ready:
+        ready("listening")
+        yield f"sc://127.0.0.1:{port}"
+
+
+@contextmanager
+def service(log: Path, command: list[str], **changes: str) -> Iterator[Callable[[str], None]]:
+    """One of Spark's own services, or a program by its path, until the block ends.
+
+    What is given waits until its log has a sentence.
+    """
     home = Path(find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]  # see needs_spark
-    environment = os.environ | SPARK | {"SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable}
+    environment = os.environ | SPARK | {"SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable} | changes
     with log.open("wb") as file:
         process = subprocess.Popen([home / "bin" / command[0], *command[1:]], env=environment, cwd=log.parent,
-                                   stdout=file, stderr=file)  # fmt: skip
+                                   stdin=subprocess.PIPE, stdout=file, stderr=file)  # fmt: skip
 
     def ready(sentence: str) -> None:
         deadline = time.monotonic() + 60
@@ -164,4 +188,4 @@ def service(log: Path, command: list[str]) -> Iterator[Callable[[str], None]]:
         yield ready
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()

@@ -31,6 +31,9 @@ try:
     from py4j.protocol import Py4JError  # type: ignore[import-untyped]  # py4j has no types
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    from warehouse.spark_probes import probe
 except ImportError as error:
     raise SettingsError(
         f"FAIRBOARD_ENGINE=spark needs PySpark ({error}); nothing was computed. "
@@ -102,11 +105,13 @@ class SparkEngine(Engine):
         """Start Spark, or connect to it.
 
         Raises:
-            SettingsError: Java is missing, or nothing answers at FAIRBOARD_SPARK_URL.
+            SettingsError: Java is missing, nothing answers at FAIRBOARD_SPARK_URL, or what does is not Spark.
         """
         super().__init__(settings)
         self.session = open_session(settings)
         self._views: set[str] = set()
+        if settings.spark_url.startswith("sc://"):
+            probe(self, _server(settings.spark_url))
 
     @cached_property
     def duckdb(self) -> DuckDBEngine:
@@ -115,11 +120,16 @@ class SparkEngine(Engine):
 
     def query(self, sql: str, **parameters: Parameter) -> pa.RecordBatchReader:
         """See `Engine`. One of Spark's partitions after the other comes to this process."""
-        return pa.RecordBatchReader.from_stream(self.session.sql(spark_sql(with_values(sql, parameters))))
+        return pa.RecordBatchReader.from_stream(self.rows(sql, **parameters))
+
+    def rows(self, sql: str, **parameters: Parameter) -> DataFrame:
+        """What `query` streams, not asked for yet."""
+        return self.session.sql(spark_sql(with_values(sql, parameters)))
 
     def bind_rows(self, name: str, rows: pa.Table) -> None:
         """See `Engine`."""
-        self._bind(name, self.session.createDataFrame(rows))
+        # Over Spark Connect a table without rows has no schema of its own.
+        self._bind(name, self.session.createDataFrame(rows, schema=from_arrow_schema(rows.schema)))
 
     def hold(self, name: str) -> None:
         """See `Engine`. It is computed, and kept on the executors, when it is first read; another of its name lets it go."""
@@ -139,11 +149,14 @@ class SparkEngine(Engine):
         if not files:
             self.bind_rows(name, table.schema.empty_table())
             return
+        self._bind(name, self.read_files(table, files, files[0].parents[len(table.partition)]))
+
+    def read_files(self, table: Table, files: list[Path], root: Path) -> DataFrame:
+        """The rows of those files below a table's folder, as its contract has them."""
         schema = ", ".join(f"`{c.name}` {_spark_type(c.sql_type)}" for c in table.columns)
-        base = str(files[0].parents[len(table.partition)])
-        reader = self.session.read.schema(schema).option("basePath", base)
+        reader = self.session.read.schema(schema).option("basePath", str(root))
         # Spark puts a partition's columns last; the contract has them first.
-        self._bind(name, reader.parquet(*map(_literal, files)).select(table.schema.names))
+        return reader.parquet(*map(_literal, files)).select(table.schema.names)
 
     def _bind(self, name: str, rows: DataFrame) -> None:
         rows.createOrReplaceTempView(name)
@@ -175,7 +188,7 @@ def open_session(settings: Settings) -> SparkSession:
     except (PySparkException, Py4JError) as error:
         reason = str(error).partition("\n\tat ")[0]
         raise SettingsError(
-            f"FAIRBOARD_SPARK_URL: Spark at {settings.spark_url} cannot be used: {reason}\nNothing was computed. "
+            f"FAIRBOARD_SPARK_URL: Spark at {_server(settings.spark_url)} cannot be used: {reason}\nNothing was computed. "
             "Correct that, or set FAIRBOARD_ENGINE=duckdb."
         ) from error
     return session
@@ -215,7 +228,7 @@ def _find_spark(url: str) -> None:
         else:
             return
     raise SettingsError(
-        f"FAIRBOARD_SPARK_URL: no Spark answers at {url} ({'; '.join(refused)}). Nothing was computed. "
+        f"FAIRBOARD_SPARK_URL: no Spark answers at {_server(url)} ({'; '.join(refused)}). Nothing was computed. "
         "Start it or correct the URL, or set FAIRBOARD_ENGINE=duckdb."
     )
 
@@ -228,6 +241,11 @@ def _find_java() -> None:
             "Nothing was computed. Install it (Debian: `apt-get install openjdk-17-jre-headless`, macOS: "
             "`brew install openjdk@17`), or set FAIRBOARD_ENGINE=duckdb."
         )
+
+
+def _server(url: str) -> str:
+    """A URL as it may be shown: that of Spark Connect may end in a token."""
+    return url.partition("/;")[0]
 
 
 def _spark_type(duckdb_type: str) -> str:
