@@ -94,7 +94,7 @@ def merge(
     if without is None:
         basis = as_basis(sum(map(origin_of, files)))
         pairs = zip(files, facts, strict=True)
-        sources = tuple(sorted(one for file, fact in pairs for one in fact.sources or (_short(file.sha256),)))
+        sources = tuple(sorted(one for file, fact in pairs for one in fact.sources or (short(file.sha256),)))
     else:
         landed -= sum(file.rows for file in files) - rows
     ids = _ask(engine, "SELECT count(DISTINCT event_id) FROM landed")
@@ -126,7 +126,7 @@ def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if any(_short(staged.sha256) in facts_of(lake, file).sources for file in lake.of(EVENTS, keys) if file.basis):
+    if any(short(staged.sha256) in facts_of(lake, file).sources for file in lake.of(EVENTS, keys) if file.basis):
         temporary.unlink()
         return None
     return staged
@@ -171,7 +171,8 @@ def _due_closed(lake: Lake, files: Sequence[LakeFile], *, counted: bool) -> Sequ
     return files if due else []
 
 
-def _short(digest: str) -> str:
+def short(digest: str) -> str:
+    """The beginning of a digest, by which a merged file knows what it was made of."""
     return digest[:16]
 
 
