@@ -27,12 +27,12 @@ class Week:
         self.folder = folder
         self.files = 0
 
-    def brings(self, *events: dict[str, Any]) -> None:
-        """Import events as one more file."""
+    def brings(self, *events: dict[str, Any], refused: bool = False) -> None:
+        """Import events as one more file; `refused` says that one of them is."""
         self.files += 1
         path = self.folder / f"{self.files}.ndjson"
         path.write_bytes(b"\n".join(map(encode, events)))
-        self.fairboard("import", str(path))
+        self.fairboard("import", str(path), status=int(refused))
 
     def computes(self, first: str = FIRST, last: str = THIRD) -> None:
         """Materialize and publish a range of days, as a run of Dagster does."""

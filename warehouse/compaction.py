@@ -133,7 +133,7 @@ def merge(
     imports: set[str] = set()
     if without is None:
         basis = as_basis(sum(map(origin_of, files)))
-        imports = {_short(file) for file in files if file.label.startswith(IMPORTED)}.union(*(fact.imports for fact in facts))
+        imports = {short(file) for file in files if file.label.startswith(IMPORTED)}.union(*(fact.imports for fact in facts))
     else:
         landed -= sum(file.rows for file in files) - rows
     changes.removed += files
@@ -153,7 +153,7 @@ def merge(
 def imported_again(lake: Lake, files: Sequence[LakeFile]) -> list[LakeFile]:
     """The imported files that a compacted one holds already."""
     held = {one for file in files if file.label == COMPACTED for one in facts_of(lake, file).imports}
-    return [file for file in files if file.label.startswith(IMPORTED) and _short(file) in held]
+    return [file for file in files if file.label.startswith(IMPORTED) and short(file) in held]
 
 
 def stage_settled(lake: Lake, rows: pa.Table, keys: Keys, label: str, *, closed: bool) -> Staged:
@@ -212,7 +212,8 @@ def _due_closed(lake: Lake, files: Sequence[LakeFile], *, counted: bool) -> Sequ
     return files if due else []
 
 
-def _short(file: LakeFile) -> str:
+def short(file: LakeFile) -> str:
+    """The beginning of a file's digest, by which a merged one knows an imported one."""
     return file.sha256[:16]
 
 

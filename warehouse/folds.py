@@ -30,6 +30,7 @@ from warehouse.tables import (
     DAILY_METRICS,
     EVENTS,
     FAIRNESS,
+    LEADERBOARD_REVISIONS,
     LEADERBOARDS,
     PLAYER_BOSS_DAYS,
     PLAYER_DAYS,
@@ -250,23 +251,34 @@ def mending(engine: Engine, run: Callable[[], Done]) -> Done:
             if error.file.name in mended:
                 raise
             mended.add(error.file.name)
-            _mend(engine, error)
+            mend(engine, error.file, error.what)
 
 
-def _mend(engine: Engine, error: DamagedFile) -> None:
-    table, keys = engine.lake.place(error.file)
-    if table is EVENTS:
-        with engine.lake.lock(table.name):
-            engine.lake.refresh()
-            if error.file in engine.lake.of(table, keys):  # else another run has done it
-                set_aside(engine.lake, table, error.file, error.what)
-    elif table.name in FOLDS:
-        log.warning("%s %s; it is computed again", engine.lake.storage.shown(error.file.name), error.what)
+def has_landed(table: Table, file: LakeFile) -> bool:
+    """Whether a file holds what came in, and was not computed."""
+    return table is EVENTS or (table is REJECTS and file.label != CONFLICTS)
+
+
+def mend(engine: Engine, file: LakeFile, what: str) -> None:
+    """Set a damaged file aside where it holds what landed; where it was computed, compute it again.
+
+    Raises:
+        DamagedFile: it cannot be computed again; nothing was changed.
+    """
+    lake = engine.lake
+    table, keys = lake.place(file)
+    if table is LEADERBOARD_REVISIONS:
+        raise DamagedFile(file, what)
+    if has_landed(table, file):
+        with lake.lock(table.name):
+            lake.refresh()
+            if file in lake.of(table, keys):  # else another run has done it
+                set_aside(lake, table, file, what)
+    else:
+        log.warning("%s %s; it is computed again", lake.storage.shown(file.name), what)
         day = keys[table.date_column]
         assert isinstance(day, date)
-        fold(engine, table.name, Days(day, day))
-    else:
-        raise error
+        fold(engine, table.name if table.name in FOLDS else EVENTS.name, Days(day, day))
 
 
 def _partitions(engine: Engine, table: str, days: Days) -> int:

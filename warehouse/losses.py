@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from datetime import date
 
 from warehouse.calendar import Days
-from warehouse.damage import QUARANTINE, damaged, quarantined, set_aside
-from warehouse.lake import Lake
+from warehouse.damage import damaged, quarantined, set_aside
+from warehouse.lake import QUARANTINE, Lake
 from warehouse.lake.names import folder_name
 from warehouse.tables import EVENTS
 

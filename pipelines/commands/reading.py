@@ -17,9 +17,11 @@ from warehouse.calendar import Calendar, WindowKind
 from warehouse.damage import Damage
 from warehouse.damage import verify as verified
 from warehouse.database import reading
-from warehouse.engine import DuckDBEngine
+from warehouse.engine import DuckDBEngine, open_engine
 from warehouse.errors import FairboardError
-from warehouse.lake import Lake
+from warehouse.lake import Lake, LakeFile
+from warehouse.repair import Repaired
+from warehouse.repair import repair as mended
 from warehouse.settings import load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -147,25 +149,39 @@ def sql(statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's di
         complain(f"Only the first {answer.rows.height:,} rows are shown; aggregate, or add a LIMIT of your own.")
 
 
-def verify(json: Json = False) -> None:
-    """Read every file of the lake and compare it with what was recorded when it was written."""
-    settings = load_settings()
-    files, rows, damages = 0, 0, []
-    for found in verified(Lake(settings)):
-        if isinstance(found, Damage):
-            damages.append(found)
-        else:
-            files, rows = files + 1, rows + found.rows
+def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Compute again what is damaged, take in what is in no table, set the rest aside.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Read every file of the lake and compare it with the digest in its name; say what is damaged, missing or in no table."""
+    files, rows = 0, 0
+    done: list[Repaired] = []
+    left: list[Damage | Repaired] = []
+    with open_engine(load_settings()) as engine:
+        for found in mended(engine) if repair else verified(engine.lake):
+            if isinstance(found, LakeFile):
+                files, rows = files + 1, rows + found.rows
+            elif isinstance(found, Repaired) and found.is_whole:
+                done.append(found)
+            else:
+                left.append(found)
     if json:
-        emit_json({"files": files, "rows": rows, "damaged": [{"path": str(d.path), "what": d.what} for d in damages]})
+        damaged, repaired = ([{"path": one.path, "what": one.what} for one in some] for some in (left, done))
+        emit_json({"files": files, "rows": rows, "damaged": damaged, "repaired": repaired})
     else:
         out.print(f"{files:,} files with {rows:,} rows are as they were written")
-    for damage in damages:
+        for one in done:
+            out.print(f"{one.path} {one.what}", soft_wrap=True)
+    for damage in left:
         complain(f"{damage.path} {damage.what}")
-    if damages:
+    if left and repair:
+        raise FairboardError(f"{len(left)} files cannot be repaired here; everything else is whole.")
+    if left:
         raise FairboardError(
-            f"{len(damages)} files are not as they were written. Derived tables come again with `fairboard materialize`; "
-            "of events, restore the file from a backup, or set it aside to go on without its rows."
+            f"{len(left)} files are not as they should be. `fairboard verify --repair` computes again what was computed, takes "
+            "in what is in no table, and sets damaged events aside."
         )
 
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction, RemoveAction, Transaction
+from deltalake.transaction import AddAction, RemoveAction, Transaction, create_table_with_add_actions
 
 from warehouse.errors import LakeError
 from warehouse.lake.names import Keys, LakeFile, file_name
@@ -26,6 +26,7 @@ from warehouse.tables import Table
 _TRIES: Final = 100
 _PAUSE_S: Final = 0.02
 LOG_KEPT_S: Final = 3600  # a log entry is kept for an hour after its files may go
+ASIDE: Final = "fairboard.aside"  # in the log entry of a commit that takes damaged files out
 
 
 class Marker(NamedTuple):
@@ -65,12 +66,14 @@ def commit(
     removed: Sequence[LakeFile],
     *,
     marker: Marker | None = None,
+    aside: bool = False,
     kept_s: float,
 ) -> tuple[Snapshot, int]:
     """Make one commit, on disk when this returns. Returns the snapshot after it, and how many files came or went.
 
-    A staged file that the table has already is looked at, and put in its place where that is damaged. `kept_s` is for how long
-    superseded files stay (for a table that is founded here).
+    A staged file that the table has already is looked at, and put in its place where that is damaged. With `aside`, what is
+    removed is damaged, not superseded: should it come back, it is not vacuumed. `kept_s` is for how long superseded files stay
+    (for a table that is founded here).
 
     Raises:
         LostRace: a file of `removed` is not in the table any more.
@@ -105,7 +108,10 @@ def commit(
                     mode="append",
                     schema=_schema(table),
                     partition_by=list(table.partition),
-                    commit_properties=CommitProperties(app_transactions=[Transaction(*marker)] if marker else None),
+                    commit_properties=CommitProperties(
+                        app_transactions=[Transaction(*marker)] if marker else None,
+                        custom_metadata={ASIDE: "yes"} if aside else None,
+                    ),
                     post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
                 )
         except CommitFailedError:
@@ -117,6 +123,22 @@ def commit(
         storage.flush([log_entry(table, version) for version in range(before.version + 1, after.version + 1)])
         return after, len(added) + len(taken)
     raise LakeError(f"{table.name}: others wrote without a pause, {_TRIES} attempts failed; nothing was changed. Run it again.")
+
+
+def found_anew(storage: Storage, table: Table, staged: Sequence[Staged], kept_s: float) -> None:
+    """Begin the log of a table that has none with files that are in their places already, in one step."""
+    create_table_with_add_actions(
+        f"{storage.url}/{table.name}",
+        _schema(table),
+        [_add(table, one) for one in staged],
+        mode="error",
+        partition_by=list(table.partition),
+        name=table.name,
+        description=table.doc,
+        configuration=configuration(kept_s),
+        storage_options=dict(storage.options),
+    )
+    storage.flush([log_entry(table, 0)])
 
 
 def log_entry(table: Table, version: int) -> str:

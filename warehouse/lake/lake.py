@@ -5,6 +5,7 @@ not belong here: what the tables mean (`tables.py`), how they are computed (`fol
 """
 
 import os
+import time
 from collections.abc import Container, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime
@@ -18,10 +19,10 @@ import pyarrow.parquet as pq
 
 from warehouse import encodings
 from warehouse.errors import LakeError, SettingsError
-from warehouse.lake.commits import Marker, Staged, commit
+from warehouse.lake.commits import Marker, Staged, commit, found_anew
 from warehouse.lake.housekeeping import checkpoint_if_due
 from warehouse.lake.leases import LockFiles, open_leases
-from warehouse.lake.names import Keys, LakeFile
+from warehouse.lake.names import QUARANTINE, Keys, LakeFile
 from warehouse.lake.opening import open_storage
 from warehouse.lake.readers import Reader
 from warehouse.lake.snapshots import Snapshot, open_table, read_snapshot, snapshot_of
@@ -213,15 +214,23 @@ class Lake:
         return Staged(table, keys, label, basis, temporary, sha256(temporary), temporary.stat().st_size, rows)
 
     def commit(
-        self, table: Table, staged: Sequence[Staged], removed: Sequence[LakeFile] = (), *, marker: Marker | None = None
+        self,
+        table: Table,
+        staged: Sequence[Staged],
+        removed: Sequence[LakeFile] = (),
+        *,
+        marker: Marker | None = None,
+        aside: bool = False,
     ) -> int:
         """Put staged files into a table and take others out, in one commit, durably. Returns how many came or went.
+
+        With `aside`, what is taken out is damaged, not superseded.
 
         Raises:
             LostRace: a file of `removed` is gone already; nothing was changed.
         """
         try:
-            snapshot, changed = commit(self.storage, table, staged, removed, marker=marker, kept_s=self._kept_s)
+            snapshot, changed = commit(self.storage, table, staged, removed, marker=marker, aside=aside, kept_s=self._kept_s)
         finally:
             for one in staged:
                 one.temporary.unlink(missing_ok=True)
@@ -229,6 +238,15 @@ class Lake:
             self._snapshots[table.name] = snapshot
         checkpoint_if_due(self, table, snapshot.version)
         return changed
+
+    def found_anew(self, table: Table, staged: Sequence[Staged]) -> None:
+        """Begin a table's log with files that are in their places; a log that cannot be read moves to the quarantine."""
+        now = time.time_ns()
+        for entry in list(self.storage.list(f"{table.name}/_delta_log")):
+            self.storage.move(entry.name, f"{QUARANTINE}/_logs/{now}/{entry.name}")
+        found_anew(self.storage, table, staged, self._kept_s)
+        self._opened.pop(table.name, None)
+        self._snapshots.pop(table.name, None)
 
     def marked(self, table: Table, writer: str) -> int | None:
         """The number of the last commit that a writer has marked (see `Marker`); None where there is none."""

@@ -8,12 +8,15 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
 
 from warehouse.tables import Table
 
 Keys = dict[str, str | date]
 
+QUARANTINE: Final = "_quarantine"  # the folder of what was set aside, with the names it had
 _NAME: Final = re.compile(r".+-[0-9a-f]{0,48}-[0-9a-f]{64}\.parquet")
 _BASIS_ENDS: Final = -len(f"-{'0' * 64}.parquet")
 
@@ -51,6 +54,20 @@ def file_name(table: Table, keys: Keys, label: str, basis: str, sha256: str) -> 
 def folder_name(table: Table, keys: Keys) -> str:
     """The folder of a partition (Hive style), below the lake's root."""
     return "/".join([table.name, *(f"{key}={quote(str(keys[key]), safe='')}" for key in table.partition)])
+
+
+def keys_of(table: Table, name: str) -> Keys | None:
+    """The partition that a file below the table's folder is in; None where its folders are no partition."""
+    pairs = [folder.partition("=") for folder in name.split("/")[1:-1]]
+    if [column for column, _, _ in pairs] != list(table.partition):
+        return None
+    try:
+        return {
+            column: date.fromisoformat(value) if pa.types.is_date(table.schema.field(column).type) else unquote(value)
+            for column, _, value in pairs
+        }
+    except ValueError:
+        return None
 
 
 def is_data_file(name: str) -> bool:

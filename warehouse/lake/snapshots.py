@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from warehouse.errors import LakeError
-from warehouse.lake.names import Keys, LakeFile
+from warehouse.lake.names import Keys, LakeFile, is_data_file
 from warehouse.lake.storage import Storage
 from warehouse.tables import Table
 
@@ -27,6 +27,11 @@ class Snapshot:
     table: Table
     version: int = -1
     files: dict[Place, list[LakeFile]] = field(default_factory=dict)
+
+    @property
+    def all_files(self) -> list[LakeFile]:
+        """The files of every partition."""
+        return [file for files in self.files.values() for file in files]
 
     def of(self, keys: Keys) -> list[LakeFile]:
         """The files of a partition."""
@@ -50,11 +55,16 @@ def place_of(table: Table, keys: Keys) -> Place:
     return tuple(keys[name] for name in table.partition)
 
 
+class LogDamaged(LakeError):
+    """Which files are a table cannot be told: its log is lost or cannot be read. Nothing is read from it or written to it."""
+
+
 def open_table(storage: Storage, table: Table, at: int | datetime | None = None) -> DeltaTable | None:
     """A table of the lake, as Delta has it now or had it then; None where nothing was written yet.
 
     Raises:
-        LakeError: its log cannot be read, or does not reach back so far.
+        LogDamaged: its log cannot be read, or is gone while its files are there.
+        LakeError: it does not reach back so far.
     """
     try:
         with storage.guarded():
@@ -62,11 +72,19 @@ def open_table(storage: Storage, table: Table, at: int | datetime | None = None)
             if at is not None:
                 delta.load_as_version(at)
     except TableNotFoundError:
+        if any(is_data_file(one.name) for one in storage.list(table.name)):
+            raise LogDamaged(
+                f"{storage.shown(table.name)} has files, and its log (_delta_log) is gone: which of them are the table is not "
+                "known. Nothing was changed. `fairboard verify --repair` begins a new log with them."
+            ) from None
         return None
     except DeltaError as error:
-        raise LakeError(
-            f"The log of {storage.shown(table.name)} cannot be read{f' as of {at}' if at is not None else ''}: {error} "
-            "Nothing was changed."
+        [reason, *_] = str(error).splitlines()
+        if at is not None:
+            raise LakeError(f"{storage.shown(table.name)} cannot be read as of {at}: {reason} Nothing was changed.") from error
+        raise LogDamaged(
+            f"The log of {storage.shown(table.name)} cannot be read: {reason} Nothing was changed. "
+            "`fairboard verify --repair` sets it aside and begins a new one with the files that are there."
         ) from error
     return delta
 
