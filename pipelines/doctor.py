@@ -12,16 +12,18 @@ import redis
 import sqlalchemy as sa
 
 from ingest_api.keys import live_secrets
+from warehouse.basis import behind
 from warehouse.boards import node_of
 from warehouse.calendar import Calendar
 from warehouse.embedded_redis import REDIS_ERRORS, connect, find_server
 from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
-from warehouse.folds import stale_days
 from warehouse.instance import known_instance
+from warehouse.losses import held_days
 from warehouse.readings import landed_days, last_day
 from warehouse.refresh import read_pulse
 from warehouse.settings import Settings
+from warehouse.stale import materialize, out_of_reach, overdue, span
 
 INGEST_URL = "http://127.0.0.1:8080"
 LOW_DISK_BYTES = 2 * 2**30
@@ -124,7 +126,15 @@ def _database(settings: Settings) -> Finding:
 
 def _lake(settings: Settings) -> Finding:
     with DuckDBEngine(settings) as engine:
-        days = landed_days(engine)
+        days, held = landed_days(engine), sorted(held_days(engine.lake))
+    if held:
+        first, more = held[0], f" and {len(held) - 1:,} more days" if len(held) > 1 else ""
+        return Finding(
+            "lake",
+            "wrong",
+            f"files of events of {first}{more} were damaged and set aside: such days are not computed",
+            f"restore them (docs/operations.md), or go on without: `fairboard accept-loss {first}`",
+        )
     if not days:
         return Finding(
             "lake", "look", f"{settings.lake_dir} has no events", "`make demo`, `fairboard import` or `fairboard serve`"
@@ -134,18 +144,21 @@ def _lake(settings: Settings) -> Finding:
 
 def _fresh(settings: Settings) -> Finding:
     with DuckDBEngine(settings) as engine:
-        stale, folded = stale_days(engine), last_day(engine)
-    if stale:
+        folded, owed = last_day(engine), overdue(engine, behind(engine))
+    if days := span(owed):
+        unreached = out_of_reach(settings, owed)
+        tables = ", ".join(dict.fromkeys(one.table for one in owed))
+        wait = "" if unreached else "wait for Dagster's schedule, or "
         return Finding(
             "fresh",
             "look",
-            f"{len(stale):,} days have events that are not folded, the newest {stale[-1]}",
-            f"wait for Dagster's schedule, or `fairboard materialize --from {stale[0]} --to {stale[-1]}`",
+            f"{len(owed):,} partitions of {tables} are not what would be computed now, of days {days} (`fairboard stale`)",
+            f"{wait}`{materialize(days)}`",
         )
     if folded is None:
         return Finding("fresh", "look", "nothing is materialized")
-    behind = (Calendar.of(settings).day_of(int(time.time())) - folded).days
-    return Finding("fresh", "ok", f"every landed event is folded; the last day is {folded} ({behind:,} days ago)")
+    ago = (Calendar.of(settings).day_of(int(time.time())) - folded).days
+    return Finding("fresh", "ok", f"nothing is behind; the last day is {folded} ({ago:,} days ago)")
 
 
 def _live(settings: Settings) -> Finding:

@@ -35,8 +35,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def quick(redis_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A live job that refreshes every 0.1 s and is over after 4 s."""
-    monkeypatch.setattr(live, "RUN_FOR_S", 4)
+    """A live job that refreshes every 0.1 s and is over after 12 s, at the latest."""
+    monkeypatch.setattr(live, "RUN_FOR_S", 12)
     return redis_settings.model_copy(update={"refresh_s": 0.1})
 
 

@@ -48,7 +48,8 @@ def stale(json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] 
     if unreached := staleness.out_of_reach(settings, found):
         out.print(
             f"Dagster's days begin with {settings.first_day} (FAIRBOARD_FIRST_DAY); what is before is computed by "
-            f"`{staleness.materialize(unreached)}`."
+            f"`{staleness.materialize(unreached)}`.",
+            soft_wrap=True,
         )
 
 
@@ -91,7 +92,10 @@ def accept_loss(
         return
     for path in gone:
         out.print(f"Gone for good: {path}")
-    out.print(f"The next run computes the day without it; so does `{staleness.materialize(Days(day.date(), day.date()))}`.")
+    out.print(
+        f"The next run computes the day without it; so does `{staleness.materialize(Days(day.date(), day.date()))}`.",
+        soft_wrap=True,
+    )
 
 
 def publish_(
