@@ -92,7 +92,7 @@ def _superseded(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
     if delta is None:
         return {}
     live = {file.name for files in snapshot_of(table, delta).files.values() for file in files}
-    there = {one.name: one.size for one in lake.storage.list(table.name) if one.name not in live}
+    there = {one.name: one for one in lake.storage.list(table.name) if one.name not in live}
     found = {}
     for entry in lake.storage.list(f"{table.name}/_delta_log"):
         if entry.name.endswith(".json"):
@@ -100,7 +100,8 @@ def _superseded(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
                 if removed := json.loads(line).get("remove"):
                     name = f"{table.name}/{unquote(removed['path'])}"
                     found[name] = removed["deletionTimestamp"] / 1000
-    return {name: (since, there[name]) for name, since in found.items() if name in there}
+    # One that has been written since is on its way into the table again.
+    return {name: (max(since, there[name].modified), there[name].size) for name, since in found.items() if name in there}
 
 
 def _checkpoint(lake: "Lake", table: Table) -> None:
