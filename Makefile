@@ -5,7 +5,7 @@ DATA := $(abspath $(or $(FAIRBOARD_DATA_DIR),data))
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup setup-dev demo up down test lint format docs lock clean bench-ingest chaos fuzz
+.PHONY: help setup setup-dev demo up down test lint format docs lock clean bench-ingest chaos fuzz stress
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,10 @@ bench-ingest: setup-dev ## the ingest service beside the Go gateway, FastAPI and
 
 chaos: setup-dev ## kill -9 under load, a hundred times
 	python benchmarks/chaos_ingest.py --kills 100
+
+STRESS_SECONDS ?= 120
+stress: setup-dev ## writers and readers of one lake at once (STRESS_SECONDS=120): no read fails or mixes, and the end is as computed afresh
+	python benchmarks/stress_lake.py --seconds $(STRESS_SECONDS)
 
 lint: setup-dev ## ruff, mypy strict, the rooms' import contracts
 	ruff check .

@@ -26,7 +26,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from warehouse_data import DAILY, DAY, MONTH, YEAR, Data, materialize
+import pyarrow.parquet as pq
+from warehouse_data import DAILY, DAY, MONTH, YEAR, Data, materialize, simulate
 from warehouse_sql import CHECKS, TABLES, WITH_HISTORY, Answer, ByHand, engine_answers
 
 from warehouse.calendar import Days
@@ -34,7 +35,7 @@ from warehouse.embedded_redis import EmbeddedRedis
 from warehouse.engine import DuckDBEngine
 from warehouse.fairness.judgements import bind_event_scores
 from warehouse.fairness.rules import BASELINE_DAYS
-from warehouse.lake import Lake
+from warehouse.lake import Lake, fsync
 from warehouse.outlets import Outlets
 from warehouse.publications import PUBLISHED, publish
 from warehouse.settings import Settings
@@ -423,6 +424,42 @@ def fold_and_publish(settings: Settings) -> None:
             publish(engine, outlets, name, TODAY)
 
 
+def lake_commit_ms(bench: Bench) -> None:
+    """Replacing one partition of a table that has 365, beside what of it cannot be saved: two files and two folders flushed.
+
+    Of 200 commits, each with a file that was written before; the checkpoints after every hundredth are among them.
+    """
+    settings = Settings(data_dir=bench.out("commits") / "data", _env_file=None)
+    simulate(settings, TODAY, 1_000, 5_000)
+    materialize(settings, TODAY, ["player_days"])
+    ours, floor = [], []
+    with Lake(settings) as lake:
+        [file] = lake.files(PLAYER_DAYS)
+        rows = pq.read_table(lake.path(file), partitioning=None)
+        lake.commit(PLAYER_DAYS, [lake.stage(PLAYER_DAYS, rows, {"event_date": day}) for day in YEAR], [file])
+        for number, day in enumerate(Days.ending(DAY, 200)):
+            staged = lake.stage(PLAYER_DAYS, rows, {"event_date": day}, basis=f"{number:048x}")
+            before, content = lake.of(PLAYER_DAYS, {"event_date": day}), staged.temporary.read_bytes()
+            ours.append(cost(lambda: lake.commit(PLAYER_DAYS, [staged], before)).seconds * 1000)  # noqa: B023 - called at once
+            floor.append(cost(lambda: flushed(settings.data_dir, number, content)).seconds * 1000)  # noqa: B023
+        assert len(lake.files(PLAYER_DAYS)) == len(YEAR)
+    figure = {"name": "lake_commit_ms", "value": round(statistics.median(ours), 1), "unit": "ms"}
+    figure |= {"p95": round(statistics.quantiles(ours, n=20)[-1], 1), "longest": round(max(ours), 1)}
+    figure |= {"baseline": "writing and flushing a file and a log entry", "baseline_value": round(statistics.median(floor), 1)}
+    print(json.dumps(figure | {"ratio": round(statistics.median(ours) / statistics.median(floor), 2)}), flush=True)
+
+
+def flushed(folder: Path, number: int, content: bytes) -> None:
+    """A file and a small one that names it, each on disk with its folder's entry."""
+    for kind, part in (("files", content), ("log", content[:500])):
+        path = folder / kind / f"{number}.part"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(part)
+        fsync(path)
+        path.rename(path.with_suffix(""))
+        fsync(path.parent)
+
+
 FIGURES: dict[str, Callable[[Bench], None]] = {
     figure.__name__: figure
     for figure in (
@@ -435,6 +472,7 @@ FIGURES: dict[str, Callable[[Bench], None]] = {
         models_vs_dbt,
         fairness_vs_window,
         run_overhead,
+        lake_commit_ms,
         bounded_memory,
     )
 }

@@ -17,7 +17,7 @@ from pipelines.simulation import Scenario, Simulation, land
 from warehouse.calendar import Calendar, Days
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS, fold
-from warehouse.lake import DATA, Keys, Lake, LakeFile, Staged, storage
+from warehouse.lake import DATA, Keys, Lake, LakeFile, Staged, cache, storage
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, PLAYER_DAYS, TABLES, Table
 
@@ -122,7 +122,8 @@ def materialize(settings: Settings, days: Days, tables: list[str] | None = None)
 
     A run is a process of its own, so what it reads is compared with its digests in each.
     """
-    storage._CHECKED.clear()  # noqa: SLF001 - there is no other way to be a new process
+    for checked in (storage._CHECKED, cache._CHECKED):  # noqa: SLF001 - there is no other way to be a new process
+        checked.clear()
     with DuckDBEngine(settings) as engine:
         return sum(fold(engine, name, days).seconds for name in tables or FOLDS)
 

@@ -96,7 +96,7 @@ def superseded_of(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
     if delta is None:
         return {}
     live = {file.name for files in snapshot_of(table, delta).files.values() for file in files}
-    there = {one.name: one.size for one in lake.storage.list(table.name) if one.name not in live}
+    there = {one.name: one for one in lake.storage.list(table.name) if one.name not in live}
     found = {}
     for entry in sorted(lake.storage.list(f"{table.name}/_delta_log")):
         if entry.name.endswith(".json"):
@@ -110,7 +110,8 @@ def superseded_of(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
                 found[name] = removed["deletionTimestamp"] / 1000
                 if aside:
                     del found[name]
-    return {name: (since, there[name]) for name, since in found.items() if name in there}
+    # One that has been written since is on its way into the table again.
+    return {name: (max(since, there[name].modified), there[name].size) for name, since in found.items() if name in there}
 
 
 def strays(lake: "Lake", table: Table) -> list[Stored]:
