@@ -173,12 +173,18 @@ class _Sealer:
         files = [file for content in contents.values() for file in content.files]
         try:
             for table in (EVENTS, REJECTS):
-                of_table = [file for file in files if file.table is table]
+                of_table = [file for file in files if file.table is table and not self._has_letters(file)]
                 if of_table and self._lake.marked(table, self._writer) != batch.number:
                     self._lake.commit(table, of_table, marker=marker)
         finally:
             for file in files:
                 file.temporary.unlink(missing_ok=True)
+
+    def _has_letters(self, staged: Staged) -> bool:
+        """Whether a segment's refusals are there already: one from a backup may be sealed again, and they have no ids."""
+        if staged.table is not REJECTS:
+            return False
+        return any(file.label == staged.label for file in self._lake.of(REJECTS, staged.keys))
 
     def _done(self, note: Path, contents: dict[Path, _Content]) -> None:
         for path, content in contents.items():

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipelines.commands import cases, computing, erasing, fairness, keys, loading, reading, running, verdicts
+from pipelines.commands import cases, computing, erasing, fairness, keys, loading, reading, recovery, running, verdicts
 from pipelines.output import complain
 from warehouse.errors import FairboardError
 from warehouse.privacy import keep_private
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (running, keys, loading, computing, verdicts, reading, fairness, cases, erasing):
+for module in (running, keys, loading, computing, verdicts, reading, fairness, cases, erasing, recovery):
     module.register(app)
 
 

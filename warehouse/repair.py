@@ -122,7 +122,7 @@ def _folder(file: LakeFile) -> str:
     return file.name.rpartition("/")[0]
 
 
-def _is_kept(table: Table, file: LakeFile) -> bool:
+def is_kept(table: Table, file: LakeFile) -> bool:
     """Whether a file holds what cannot be computed again."""
     return has_landed(table, file) or table is LEADERBOARD_REVISIONS
 
@@ -151,7 +151,7 @@ def _mend(engine: Engine, table: Table, file: LakeFile, damage: Damage) -> Repai
 def _settle_strays(lake: Lake, table: Table) -> Iterator[Repaired]:
     """The files in a table's folders that are not of it."""
     found = list(check_strays(lake, table))
-    landed = [one.file for one in found if one.file and one.what == STRAY and _is_kept(table, one.file)]
+    landed = [one.file for one in found if one.file and one.what == STRAY and is_kept(table, one.file)]
     done = take_in(lake, table, landed) if landed else Taken(0, set(), set(), [])
     damaged = {error.file.name: error for error in done.damaged}
     for one in found:

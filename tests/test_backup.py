@@ -1,0 +1,175 @@
+"""`fairboard backup` and `fairboard restore`: what was accepted comes back, nothing that is there goes, what does not fit is named."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from closed_week import FIRST, SECOND, THIRD, Week
+from conftest import Fairboard, progression
+from ingest_fixtures import KEY_ID, SECRET, Service, free_port
+from recovery_fixtures import answers, data_files, deployment, flip, materialize, saved_week, verified, week
+
+from ingest_api.sealer import seal_once
+from warehouse.engine import DuckDBEngine
+from warehouse.settings import Settings
+
+__all__ = ["deployment", "saved_week", "week"]
+
+
+def backup(fairboard: Fairboard, to: Path, *arguments: str) -> Any:
+    return msgspec.json.decode(fairboard("backup", str(to), "--json", *arguments).stdout)
+
+
+def restore(fairboard: Fairboard, source: Path, *arguments: str, status: int = 0) -> Any:
+    return msgspec.json.decode(fairboard("restore", str(source), "--json", *arguments, status=status).stdout)
+
+
+def everything(settings: Settings, fairboard: Fairboard) -> tuple[Any, ...]:
+    """Every answer: the tables, and the closed week's revisions."""
+    revisions = fairboard("revisions", "--window", "weekly", "--at", FIRST, "--diff", "2", "--json").stdout
+    return answers(settings), revisions, (settings.data_dir / "keys.json").read_bytes()
+
+
+def event_ids(settings: Settings) -> set[str]:
+    with DuckDBEngine(settings) as engine:
+        engine.bind_all()
+        return {event_id for (event_id,) in engine.connection.sql("SELECT event_id FROM events").fetchall()}
+
+
+def test_all_of_it_comes_back_into_an_empty_folder_and_gives_every_answer_as_before(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    fairboard("keys", "make", "game")
+    before = everything(deployment, fairboard)
+    made = backup(fairboard, tmp_path / "backups")
+    assert made["left_out"] == made["damaged"] == []
+    shutil.rmtree(deployment.data_dir)
+    done = restore(fairboard, tmp_path / "backups")
+    assert done["missing"] == done["refused"] == done["look"] == []
+    assert everything(deployment, fairboard) == before
+    assert verified(fairboard)["damaged"] == []
+    assert restore(fairboard, tmp_path / "backups")["rows"]["events"] == 0
+    assert everything(deployment, fairboard) == before
+
+
+def test_a_second_backup_copies_only_what_is_new_and_older_ones_can_go(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    first = backup(fairboard, tmp_path / "backups")
+    again = backup(fairboard, tmp_path / "backups")
+    assert (again["copied_files"], again["files"]) == (0, first["files"])
+    week.brings(progression("eve", THIRD, 1, eventId="new"))
+    third = backup(fairboard, tmp_path / "backups", "--keep", "1")
+    assert (third["copied_files"], third["pruned"]) == (1, 2)
+    [only] = msgspec.json.decode(fairboard("backup", str(tmp_path / "backups"), "--list", "--json").stdout)
+    assert only["files"] == third["files"] == len([path for path in (tmp_path / "backups").rglob("*") if path.is_file()]) - 1
+    shutil.rmtree(deployment.data_dir)
+    restore(fairboard, tmp_path / "backups")
+    assert "new" in event_ids(deployment)
+
+
+def test_the_newest_backup_of_a_time_or_before_is_restored(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    backup(fairboard, tmp_path / "backups")
+    week.brings(progression("eve", THIRD, 1, eventId="new"))
+    backup(fairboard, tmp_path / "backups")
+    shown = msgspec.json.decode(fairboard("backup", str(tmp_path / "backups"), "--list", "--json").stdout)
+    shutil.rmtree(deployment.data_dir)
+    assert "holds no backup of 2020" in fairboard("restore", str(tmp_path / "backups"), "--at", "2020-01-01", status=1).stderr
+    restore(fairboard, tmp_path / "backups", "--at", shown[1]["made_at"][:19])  # its second began before it was made
+    assert "new" not in event_ids(deployment)
+
+
+@pytest.mark.parametrize("part", ["lake", "database", "journal", "keys"])
+def test_any_part_restored_over_what_went_on_since_takes_nothing_away_and_says_what_does_not_fit(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path, part: str
+) -> None:
+    fairboard("keys", "make", "game")
+    backup(fairboard, tmp_path / "backups")
+    fairboard("keys", "make", "later")
+    week.brings(progression("eve", FIRST, 500, eventId="since"), progression("eve", SECOND, 1))
+    week.computes()
+    before, files = everything(deployment, fairboard), set(data_files(deployment))
+    differs = part in ("database", "keys")
+    done = restore(fairboard, tmp_path / "backups", "--only", part, status=int(differs))
+    assert differs == any("is there, and differs" in sentence for sentence in done["refused"])
+    assert everything(deployment, fairboard) == before
+    assert files <= set(data_files(deployment))
+    if differs:
+        done = restore(fairboard, tmp_path / "backups", "--only", part, "--replace")
+        assert "was kept as" in done["look"][0]
+    said = " ".join(done["look"])
+    assert ("not recorded in the database" in said, "as of" in said) == ((True, True) if part == "database" else (False, False))
+    materialize(fairboard)
+    assert answers(deployment) == before[0]
+
+
+def test_a_lake_that_is_older_than_the_database_is_named(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    backup(fairboard, tmp_path / "backups")
+    week.brings(progression("eve", FIRST, 500, eventId="since"))
+    week.computes()
+    shutil.rmtree(deployment.lake_dir)
+    [said, *_] = restore(fairboard, tmp_path / "backups", "--only", "lake")["look"]
+    assert "the lake has no file of them: it is older" in said
+
+
+def test_a_damaged_or_missing_file_of_the_lake_is_mended_from_the_backup(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    before = answers(deployment)
+    backup(fairboard, tmp_path / "backups")
+    for table in ("events", "leaderboard_revisions"):
+        first, second, *_ = data_files(deployment, table)
+        flip(first)
+        second.unlink()
+    shutil.rmtree(deployment.lake_dir / "rejects" / "_delta_log")
+    restore(fairboard, tmp_path / "backups", "--only", "lake")
+    assert verified(fairboard)["damaged"] == []
+    assert answers(deployment) == before
+
+
+def test_a_backup_with_a_damaged_file_brings_the_rest_and_names_it(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    backup(fairboard, tmp_path / "backups")
+    shutil.rmtree(deployment.data_dir)
+    kept = sorted((tmp_path / "backups/lake/events").rglob("*.parquet"))
+    flip(kept[0])
+    done = fairboard("restore", str(tmp_path / "backups"), status=1)
+    assert f"{kept[0]} has changed since it was written" in done.stderr
+    assert len(data_files(deployment, "events")) == len(kept) - 1
+
+
+def test_damage_in_the_lake_is_named_and_kept_out_of_the_backup(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    hurt = data_files(deployment, "events")[0]
+    flip(hurt)
+    assert str(hurt) in fairboard("backup", str(tmp_path / "backups"), status=1).stderr
+
+
+def test_another_time_zone_is_refused_before_anything_is_restored(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup(fairboard, tmp_path / "backups")
+    shutil.rmtree(deployment.data_dir)
+    monkeypatch.setenv("FAIRBOARD_TIMEZONE", "Europe/Berlin")
+    assert "Set FAIRBOARD_TIMEZONE=UTC" in fairboard("restore", str(tmp_path / "backups"), status=1).stderr
+    assert not deployment.lake_dir.exists()
+
+
+def run_and_kill(settings: Settings, after_s: float, *arguments: str) -> None:
+    command = [str(Path(sys.executable).parent / "fairboard"), *arguments]
+    process = subprocess.Popen(command, env={"FAIRBOARD_DATA_DIR": str(settings.data_dir)}, stderr=subprocess.DEVNULL)
+    time.sleep(after_s)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
