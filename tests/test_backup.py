@@ -12,10 +12,8 @@ import msgspec
 import pytest
 from closed_week import FIRST, SECOND, THIRD, Week
 from conftest import Fairboard, progression
-from ingest_fixtures import KEY_ID, SECRET, Service, free_port
 from recovery_fixtures import answers, data_files, deployment, flip, materialize, saved_week, verified, week
 
-from ingest_api.sealer import seal_once
 from warehouse.engine import DuckDBEngine
 from warehouse.settings import Settings
 

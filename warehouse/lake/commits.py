@@ -19,7 +19,7 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction, create_t
 
 from warehouse.errors import LakeError
 from warehouse.lake.names import Keys, LakeFile, file_name
-from warehouse.lake.snapshots import Snapshot, open_table, snapshot_of
+from warehouse.lake.snapshots import Opened, log_entry, newest, snapshot_of
 from warehouse.lake.storage import DamagedFile, Storage
 from warehouse.tables import Table
 
@@ -68,24 +68,25 @@ def commit(
     marker: Marker | None = None,
     aside: bool = False,
     kept_s: float,
-) -> tuple[Snapshot, int]:
-    """Make one commit, on disk when this returns. Returns the snapshot after it, and how many files came or went.
+    known: Opened | None = None,
+) -> tuple[Opened, int]:
+    """Make one commit, on disk when this returns. Returns the table after it, and how many files came or went.
 
     A staged file that the table has already is looked at, and put in its place where that is damaged. With `aside`, what is
     removed is damaged, not superseded: should it come back, it is not vacuumed. `kept_s` is for how long superseded files stay
-    (for a table that is founded here).
+    (for a table that is founded here), `known` the table as the caller has it: opening it anew costs as much as the commit.
 
     Raises:
         LostRace: a file of `removed` is not in the table any more.
     """
     placed: set[str] = set()
     for attempt in range(_TRIES):
-        delta = open_table(storage, table) or _found(storage, table, kept_s)
-        before = snapshot_of(table, delta)
+        known = newest(storage, table, known) or _found(storage, table, kept_s)
+        delta, before = known
         present = {file.name: file for files in before.files.values() for file in files}
         gone = [file.name for file in removed if file.name not in present]
         if attempt and len(gone) == len(removed) and all(one.name in present for one in staged):
-            return before, len(staged) + len(removed)  # the answer to an attempt was lost, and it was made
+            return known, len(staged) + len(removed)  # the answer to an attempt was lost, and it was made
         if gone:
             raise LostRace(
                 f"{table.name}: {gone[0]} was taken away by another writer meanwhile; nothing was changed by this one. "
@@ -96,7 +97,7 @@ def commit(
         names = {one.name for one in staged}
         taken = [file for file in removed if file.name not in names]
         if not added and not taken and marker is None:
-            return before, 0
+            return known, 0
         if waiting := {one.name: one.temporary for one in added if one.name not in placed}:
             storage.put(waiting)  # one that somebody has taken away meanwhile is an error: nothing may stand for it
             placed |= waiting.keys()
@@ -121,7 +122,7 @@ def commit(
             delta.update_incremental()
         after = snapshot_of(table, delta)
         storage.flush([log_entry(table, version) for version in range(before.version + 1, after.version + 1)])
-        return after, len(added) + len(taken)
+        return (delta, after), len(added) + len(taken)
     raise LakeError(f"{table.name}: others wrote without a pause, {_TRIES} attempts failed; nothing was changed. Run it again.")
 
 
@@ -141,18 +142,13 @@ def found_anew(storage: Storage, table: Table, staged: Sequence[Staged], kept_s:
     storage.flush([log_entry(table, 0)])
 
 
-def log_entry(table: Table, version: int) -> str:
-    """The name of the log entry of a version, below the lake's root."""
-    return f"{table.name}/_delta_log/{version:020}.json"
-
-
 def configuration(kept_s: float) -> dict[str, str | None]:
     """The table's properties: for how long superseded files are known. Checkpoints are ours (`housekeeping`), to fsync them."""
     interval = f"interval {int(kept_s) + LOG_KEPT_S} seconds"
     return {"delta.logRetentionDuration": interval, "delta.deletedFileRetentionDuration": interval}
 
 
-def _found(storage: Storage, table: Table, kept_s: float) -> DeltaTable:
+def _found(storage: Storage, table: Table, kept_s: float) -> Opened:
     """Found a table. Of two that do so at once, one does it for both."""
     uri = f"{storage.url}/{table.name}"
     try:
@@ -167,13 +163,14 @@ def _found(storage: Storage, table: Table, kept_s: float) -> DeltaTable:
                 configuration=configuration(kept_s),
                 storage_options=dict(storage.options),
             )
+        opened = delta, snapshot_of(table, delta)
     except DeltaError:
-        found = open_table(storage, table)
+        found = newest(storage, table)
         if found is None:
             raise
-        delta = found
+        opened = found
     storage.flush([log_entry(table, 0)])
-    return delta
+    return opened
 
 
 def _evolved(storage: Storage, table: Table, delta: DeltaTable) -> DeltaTable:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 import pyarrow as pa
@@ -25,13 +25,10 @@ from warehouse.lake.leases import LockFiles, open_leases
 from warehouse.lake.names import QUARANTINE, Keys, LakeFile
 from warehouse.lake.opening import open_storage
 from warehouse.lake.readers import Reader
-from warehouse.lake.snapshots import Snapshot, open_table, read_snapshot, snapshot_of
+from warehouse.lake.snapshots import Opened, Snapshot, newest, read_snapshot
 from warehouse.lake.storage import Folder, sha256
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 IDENTITY: Final = "_lake.json"
 FORMAT: Final = 2
@@ -64,7 +61,7 @@ class Lake:
         self._at = at
         self._kept_s = settings.snapshot_minutes * 60
         self._snapshots: dict[str, Snapshot] = {}
-        self._opened: dict[str, tuple[DeltaTable, Snapshot]] = {}
+        self._opened: dict[str, Opened] = {}
         self._reader = Reader(settings)
         self._identify(settings.timezone)
 
@@ -111,20 +108,14 @@ class Lake:
         return self._snapshots[table.name]
 
     def _read(self, table: Table) -> Snapshot:
-        """The newest snapshot; where this has read one before, only what was committed since is read."""
-        if table.name in self._opened:
-            delta, known = self._opened[table.name]
-            with self.storage.guarded():
-                delta.update_incremental()
-            snapshot = known if delta.version() == known.version else snapshot_of(table, delta)
-        else:
-            opened = open_table(self.storage, table, self._at)
-            if opened is None:
-                return Snapshot(table)
-            delta, snapshot = opened, snapshot_of(table, opened)
-        if self._at is None:
-            self._opened[table.name] = delta, snapshot
-        return snapshot
+        """The newest snapshot, or the one of then."""
+        if self._at is not None:
+            return read_snapshot(self.storage, table, self._at)
+        opened = newest(self.storage, table, self._opened.get(table.name))
+        if opened is None:
+            return Snapshot(table)
+        self._opened[table.name] = opened
+        return opened[1]
 
     def refresh(self) -> None:
         """Look at the newest snapshots from now on."""
@@ -192,7 +183,7 @@ class Lake:
             LakeError: the columns are not the table's; nothing was written.
         """
         staged = [self.stage(table, rows, keys, label, basis)] if rows.num_rows else []
-        before = [file for file in read_snapshot(self.storage, table).of(keys) if file.label == label]
+        before = [file for file in self._read(table).of(keys) if file.label == label]
         return self.commit(table, staged, before) > 0
 
     def stage(self, table: Table, rows: pa.Table, keys: Keys, label: str = DATA, basis: str = "") -> Staged:
@@ -230,13 +221,17 @@ class Lake:
             LostRace: a file of `removed` is gone already; nothing was changed.
         """
         try:
-            snapshot, changed = commit(self.storage, table, staged, removed, marker=marker, aside=aside, kept_s=self._kept_s)
+            known = self._opened.pop(table.name, None)
+            opened, changed = commit(
+                self.storage, table, staged, removed, marker=marker, aside=aside, kept_s=self._kept_s, known=known
+            )
         finally:
             for one in staged:
                 one.temporary.unlink(missing_ok=True)
+        self._opened[table.name] = opened
         if table.name in self._snapshots:
-            self._snapshots[table.name] = snapshot
-        checkpoint_if_due(self, table, snapshot.version)
+            self._snapshots[table.name] = opened[1]
+        checkpoint_if_due(self, table, opened[1].version)
         return changed
 
     def found_anew(self, table: Table, staged: Sequence[Staged]) -> None:
@@ -250,8 +245,8 @@ class Lake:
 
     def marked(self, table: Table, writer: str) -> int | None:
         """The number of the last commit that a writer has marked (see `Marker`); None where there is none."""
-        delta = open_table(self.storage, table)
-        return delta.transaction_version(writer) if delta else None
+        self._read(table)
+        return self._opened[table.name][0].transaction_version(writer) if table.name in self._opened else None
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold the right to write a table or publication: two processes at it take turns, on whatever machine."""

@@ -50,6 +50,9 @@ class Snapshot:
         ]
 
 
+Opened = tuple[DeltaTable, Snapshot]  # a table of Delta's, and what it was made of when it was last looked at
+
+
 def place_of(table: Table, keys: Keys) -> Place:
     """A partition's place in a snapshot."""
     return tuple(keys[name] for name in table.partition)
@@ -87,6 +90,23 @@ def open_table(storage: Storage, table: Table, at: int | datetime | None = None)
             "`fairboard verify --repair` sets it aside and begins a new one with the files that are there."
         ) from error
     return delta
+
+
+def newest(storage: Storage, table: Table, known: Opened | None = None) -> Opened | None:
+    """A table as Delta has it now; of one that was opened before, only what was committed since is read."""
+    # A table that was restored may end before what was known of it: then it is another one.
+    if known and storage.read(log_entry(table, known[1].version)) is not None:
+        delta, snapshot = known
+        with storage.guarded():
+            delta.update_incremental()
+        return delta, snapshot if snapshot.version == delta.version() else snapshot_of(table, delta)
+    opened = open_table(storage, table)
+    return (opened, snapshot_of(table, opened)) if opened else None
+
+
+def log_entry(table: Table, version: int) -> str:
+    """The name of the log entry of a version, below the lake's root."""
+    return f"{table.name}/_delta_log/{version:020}.json"
 
 
 def read_snapshot(storage: Storage, table: Table, at: int | datetime | None = None) -> Snapshot:
