@@ -1,4 +1,4 @@
-"""`fairboard backup` and `fairboard restore`: what was accepted comes back, nothing that is there goes, what does not fit is named."""
+"""`fairboard backup` and `restore`: what was accepted comes back, nothing that is there goes, what does not fit is named."""
 
 import shutil
 import signal

@@ -102,6 +102,8 @@ def commit(
             storage.put(waiting)  # one that somebody has taken away meanwhile is an error: nothing may stand for it
             placed |= waiting.keys()
         delta = _evolved(storage, table, delta)
+        # Another's commit may be visible and not on disk yet: what stands on it must not outlive it.
+        storage.flush([log_entry(table, before.version)])
         try:
             with storage.guarded():
                 delta.create_write_transaction(
