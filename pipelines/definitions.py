@@ -7,6 +7,7 @@ import dagster as dg
 from assets.publications import publication_assets
 from assets.reports import report_asset
 from assets.tables import table_assets
+from pipelines.housekeeping import housekeeping_job, housekeeping_schedule
 from pipelines.live import live_job, live_sensor
 from pipelines.schedules import DAY_JOB, refresh_schedule
 from pipelines.verdicts import verdicts_job, verdicts_sensor
@@ -30,8 +31,8 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     )
     return dg.Definitions(
         assets=[*table_assets(settings), *publication_assets(settings), report_asset(settings)],
-        jobs=[day_job, live_job, verdicts_job],
-        schedules=[refresh_schedule()],
+        jobs=[day_job, live_job, verdicts_job, housekeeping_job],
+        schedules=[refresh_schedule(), housekeeping_schedule],
         sensors=[live_sensor(), verdicts_sensor],
         resources=resources,
         # A day is ten steps of under a second each; a process per step would take a minute to start them.

@@ -15,10 +15,12 @@ from assets.tables import partitions_among
 from warehouse.calendar import ONE_DAY, Calendar
 from warehouse.engine import open_engine
 from warehouse.errors import FairboardError
+from warehouse.lake import Lake, tidy
 from warehouse.outlets import Outlets
 from warehouse.publisher import Publication, forget_publications
 from warehouse.refresh import FOLDED, Pulse, Refreshed, claim, refresh, write_pulse
 from warehouse.settings import Settings
+from warehouse.tables import EVENTS, TABLES
 
 # Dagster's own decorator passes an argument that it calls beta, once per process.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*owners.*SensorDefinition")
@@ -29,6 +31,7 @@ REPORT_EVERY_S = 60
 GIVES_UP_AFTER_S = 60  # a run that cannot refresh for so long fails, for ops to see, and the sensor starts another
 LOOK_EVERY_S = 15
 STARTS_WITHIN_S = 30
+WRITTEN = (EVENTS, *(TABLES[name] for name in FOLDED))  # all the time, by the sealer and by this
 COMING = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING)
 BELIEVED_ALIVE = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
@@ -79,6 +82,7 @@ class Follower:
         self._tally = Tally()
         self._current_until = time.time()
         self._failing_since: float | None = None
+        self._is_tidy = False
 
     def run(self, run_for_s: float) -> None:
         """Refresh every FAIRBOARD_REFRESH_S seconds, and on the stroke of midnight.
@@ -91,8 +95,10 @@ class Follower:
             began = time.time()
             self._try_refresh(began)
             if time.monotonic() - self._tally.since >= REPORT_EVERY_S:
+                self._tidy()
                 self._report()
             time.sleep(self._pause(began, time.time()))
+        self._tidy()
         self._report()
 
     def _try_refresh(self, began: float) -> None:
@@ -120,6 +126,16 @@ class Follower:
         """Until the next refresh, in s: as long at least as the last one took, so that it never has more than half a core."""
         midnight = self._calendar.starts_at(self._calendar.day_of(int(now)) + ONE_DAY)
         return min(max(began + self._settings.refresh_s - now, now - began), midnight - now)
+
+    def _tidy(self) -> None:
+        """Have what the refreshes superseded taken away; not where nothing was written since the last time left nothing."""
+        if self._is_tidy and not self._tally.days:
+            return
+        try:
+            with Lake(self._settings) as lake:
+                self._is_tidy = not any(done.superseded for done in tidy(lake, WRITTEN))
+        except FairboardError as error:
+            self._log.warning(str(error))
 
     def _report(self) -> None:
         """Tell Dagster what was materialized since the last time: booking it each time would cost a third of a refresh."""

@@ -4,8 +4,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +15,6 @@ from stale_fixtures import Change, change_model
 
 from assets import checks
 from pipelines.definitions import build_definitions
-from pipelines.schedules import RANGE
 from warehouse.boards import read_board
 from warehouse.calendar import Days
 from warehouse.checks import Check
@@ -104,83 +103,6 @@ def test_a_check_that_fails_stops_what_lies_downstream(
 
 def failed_checks(result: dg.ExecuteInProcessResult) -> set[tuple[str, str]]:
     return {(check.asset_key.path[-1], check.check_name) for check in result.get_asset_check_evaluations() if not check.passed}
-
-
-def requested(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> list[str]:
-    """The days, or ranges of days, that a tick of the schedule asks for."""
-    return [days_of(request.tags) for request in tick(settings, instance, now)]
-
-
-def days_of(tags: Mapping[str, str]) -> str:
-    return tags.get("dagster/partition") or " to ".join(tags[name] for name in RANGE)
-
-
-def tick(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> Sequence[dg.RunRequest]:
-    definitions = build_definitions({"settings": settings})
-    with dg.build_schedule_context(
-        scheduled_execution_time=now,
-        resources={"settings": settings},
-        instance=instance,
-        repository_def=definitions.get_repository_def(),
-    ) as context:
-        return definitions.resolve_schedule_def("refresh").evaluate_tick(context).run_requests or []
-
-
-def test_the_schedule_asks_for_days_with_new_events_and_for_each_new_day(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
-    land_events(settings, [progression("ann", "2026-05-01", 10), progression("ann", "2026-05-02", 10)])
-    now = datetime(2026, 5, 3, 0, 5, tzinfo=UTC)
-    assert requested(settings, instance, now) == ["2026-05-03", "2026-05-01 to 2026-05-02"]
-
-
-@pytest.mark.parametrize(
-    ("zone", "tick", "today", "tomorrow"),
-    [
-        ("UTC", datetime(2026, 5, 2, 23, 55, tzinfo=UTC), "2026-05-02", "2026-05-03"),
-        ("Asia/Kolkata", datetime(2026, 5, 2, 18, 25, tzinfo=UTC), "2026-05-02", "2026-05-03"),
-        ("America/Santiago", datetime(2026, 9, 6, 3, 55, tzinfo=UTC), "2026-09-05", "2026-09-06"),  # whose midnight is left out
-    ],
-)
-def test_a_tick_that_runs_late_asks_for_no_day_that_had_not_begun(
-    settings: Settings, instance: dg.DagsterInstance, zone: str, tick: datetime, today: str, tomorrow: str
-) -> None:
-    settings = settings.model_copy(update={"timezone": zone})
-    behind_midnight = int(tick.timestamp()) + 360
-    events = [
-        progression("ann", today, 1),
-        *(progression("bob", today, 1) | {"ts": ts} for ts in (behind_midnight, 17_776_368_000)),
-    ]
-    land_events(settings, events)
-    assert requested(settings, instance, tick) == [today]
-    assert requested(settings, instance, tick + timedelta(minutes=5)) == [tomorrow, today]
-
-
-def test_no_tick_asks_for_a_day_before_the_first(redis_settings: Settings, instance: dg.DagsterInstance) -> None:
-    """A failed run of a day that FIRST_DAY leaves out since, and a FIRST_DAY that has not come."""
-    now = datetime.now(UTC)
-    land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
-    away = redis_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    job = build_definitions({"settings": away}).resolve_job_def("day")
-    assert not job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False).success
-    later = redis_settings.model_copy(update={"first_day": now.date()})
-    assert requested(later, instance, now) == [now.date().isoformat()]
-    assert requested(later.model_copy(update={"first_day": now.date() + timedelta(days=9)}), instance, now) == []
-
-
-def test_a_day_whose_boards_could_not_be_published_is_asked_for_again(
-    redis_settings: Settings, instance: dg.DagsterInstance
-) -> None:
-    now = datetime.now(UTC)
-    today = now.date().isoformat()
-    land_events(redis_settings, [progression("ann", "2026-05-01", 10)])
-    away = redis_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    job = build_definitions({"settings": away}).resolve_job_def("day")
-    assert not job.execute_in_process(partition_key="2026-05-01", instance=instance, raise_on_error=False).success
-    assert requested(redis_settings, instance, now) == [today, "2026-05-01"]
-    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
-    assert job.execute_in_process(partition_key="2026-05-01", instance=instance).success
-    assert requested(redis_settings, instance, now) == [today]
 
 
 def test_every_asset_says_what_it_holds_and_what_it_stands_on() -> None:

@@ -1,4 +1,4 @@
-"""Commands that compute and publish: stale, materialize, accept-loss, publish."""
+"""Commands that compute and publish: stale, materialize, accept-loss, vacuum, publish."""
 
 import time
 from datetime import date, datetime
@@ -15,7 +15,7 @@ from warehouse.engine import DuckDBEngine, open_engine
 from warehouse.errors import FairboardError
 from warehouse.fairness.rules import check_small_tables
 from warehouse.folds import FOLDS, fold
-from warehouse.lake import Lake
+from warehouse.lake import Lake, tidy
 from warehouse.losses import accept
 from warehouse.outlets import Outlets
 from warehouse.publications import PUBLISHED, publish, publish_all
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command()(stale)
     app.command()(materialize)
     app.command("accept-loss")(accept_loss)
+    app.command()(vacuum)
     app.command("publish")(publish_)
 
 
@@ -96,6 +97,18 @@ def accept_loss(
         f"The next run computes the day without it; so does `{staleness.materialize(Days(day.date(), day.date()))}`.",
         soft_wrap=True,
     )
+
+
+def vacuum(json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False) -> None:
+    """Take away what was superseded longer ago than FAIRBOARD_SNAPSHOT_MINUTES. Dagster does it every 15 minutes by itself."""
+    with Lake(load_settings()) as lake:
+        done = tidy(lake)
+    if json:
+        emit_json(done)
+        return
+    columns = ["table", "files gone", "bytes gone", "bytes superseded", "bytes live"]
+    rows = [(one.table, one.files, one.freed, one.superseded, one.live) for one in done]
+    table("Vacuumed", columns, rows, right=columns[1:])
 
 
 def publish_(
