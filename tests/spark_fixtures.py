@@ -157,10 +157,10 @@ def sail_server(folder: Path) -> Iterator[str]:
     packages.mkdir()
     (packages / "pysail").symlink_to(Path(sail.origin).parent)  # type: ignore[union-attr, arg-type]  # `missing` has raised
     port = free_port()
-    start = f"SparkConnectServer('127.0.0.1', {port}).start(background=True)"
-    server = f"from pysail.spark import SparkConnectServer; {start}; print('listening', flush=True); input()"
+    server = f"from pysail.spark import SparkConnectServer as Server; server = Server('127.0.0.1', {port})"
+    serve = f"{server}; server.start(background=True); print('listening', flush=True); input()"
     sail_only = {"PYTHONPATH": str(packages), "SAIL_MODE": "local-cluster"}
-    with service(folder / "sail.log", [sys.executable, "-S", "-c", server], **sail_only) as ready:
+    with service(folder / "sail.log", [sys.executable, "-S", "-c", serve], **sail_only) as ready:
         ready("listening")
         yield f"sc://127.0.0.1:{port}"
 
