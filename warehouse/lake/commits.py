@@ -216,7 +216,7 @@ def _heal(storage: Storage, there: Sequence[tuple[LakeFile, Staged]]) -> set[str
     damaged = {}
     for file, one in there:
         try:
-            storage.paths([file])
+            storage.examine(file)
         except DamagedFile:
             damaged[one.name] = one.temporary
     storage.put(damaged)

@@ -43,7 +43,9 @@ def tidy(lake: "Lake", tables: Iterable[Table] = TABLES.values()) -> list[Tidied
     Where superseded files come to more than half of the live ones, as today's do where boards follow the events, the oldest go
     earlier, down to a minute; not where other machines read the lake, too.
     """
-    return [done for table in tables if (done := _tidy(lake, table))]
+    done = [done for table in tables if (done := _tidy(lake, table))]
+    lake.storage.tidy_copies()
+    return done
 
 
 def vacuum_now(lake: "Lake", tables: Iterable[Table]) -> None:
@@ -56,7 +58,7 @@ def vacuum_now(lake: "Lake", tables: Iterable[Table]) -> None:
 def checkpoint_if_due(lake: "Lake", table: Table, version: int) -> None:
     """Vacuum, write a checkpoint and cut the log, once in a hundred commits."""
     if version > 0 and version % CHECKPOINT_EVERY == 0:
-        tidy(lake, [table])
+        _tidy(lake, table)
 
 
 def _tidy(lake: "Lake", table: Table) -> Tidied | None:
