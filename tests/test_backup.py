@@ -1,4 +1,4 @@
-"""`fairboard backup` and `fairboard restore`: what was accepted comes back, nothing that is there goes, what does not fit is named."""
+"""`fairboard backup` and `restore`: what was accepted comes back, nothing that is there goes, what does not fit is named."""
 
 import shutil
 import signal
@@ -12,10 +12,8 @@ import msgspec
 import pytest
 from closed_week import FIRST, SECOND, THIRD, Week
 from conftest import Fairboard, progression
-from ingest_fixtures import KEY_ID, SECRET, Service, free_port
 from recovery_fixtures import answers, data_files, deployment, flip, materialize, saved_week, verified, week
 
-from ingest_api.sealer import seal_once
 from warehouse.engine import DuckDBEngine
 from warehouse.settings import Settings
 
