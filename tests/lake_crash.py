@@ -20,12 +20,16 @@ from warehouse.erasure import forget
 from warehouse.folds import fold
 from warehouse.publications import Outlets
 from warehouse.settings import Settings
+from warehouse.upgrade import upgrade
 
 DAY = Days.parse("2024-05-01", "2024-05-01")
 
 
 def act(action: str, folder: Path) -> None:
     settings = Settings(data_dir=folder, _env_file=None)
+    if action == "upgrade":
+        upgrade(settings)
+        return
     with DuckDBEngine(settings) as engine:
         if action == "compact":
             fold(engine, "events", DAY)

@@ -1,4 +1,4 @@
-"""Commands that keep copies and bring them back: backup, restore."""
+"""Commands that keep a deployment's data: backup, restore, upgrade-lake."""
 
 import tempfile
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from warehouse.lake import Lake, open_leases
 from warehouse.lake.storage import Storage
 from warehouse.restore import Restored, check_timezone, misfits, restore_database, restore_keys, restore_lake, segments
 from warehouse.settings import Settings, load_settings
+from warehouse.upgrade import upgrade
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (backup, restore):
         app.command()(command)
+    app.command("upgrade-lake")(upgrade_lake)
 
 
 def backup(
@@ -129,6 +131,23 @@ def _restore(settings: Settings, backups: Storage, manifest: Manifest, parts: se
     with open_engine(settings) as engine:
         done.look += misfits(engine, manifest, parts)
     return done
+
+
+def upgrade_lake(json: Json = False) -> None:
+    """Convert a lake of format 1, from before its tables were Delta tables, where it lies. Stop everything else before."""
+    done = upgrade(load_settings())
+    if json:
+        emit_json(done)
+    else:
+        table("The lake is in format 2", ["table", "files"], [*done.files.items()], right=["files"])
+        out.print("What was computed is of an older version now: the schedule, or `fairboard materialize`, computes it again.")
+    for sentence in [*done.left, *done.set_aside]:
+        complain(sentence)
+    if done.set_aside:
+        raise FairboardError(
+            f"{len(done.set_aside)} files of the lake were damaged or missing before; everything else was converted. Put their "
+            "copies from a backup in their places and run this again (docs/operations.md)."
+        )
 
 
 def _chosen(backups: Storage, at: datetime | None) -> Manifest:

@@ -48,8 +48,8 @@ class Lake:
     With `checks`, files are compared with the digest in their name before they are read, once a process: so do the folds.
     """
 
-    def __init__(self, settings: Settings, *, at: datetime | None = None) -> None:
-        """Open the lake, or found it with the deployment's time zone.
+    def __init__(self, settings: Settings, *, at: datetime | None = None, upgrading: bool = False) -> None:
+        """Open the lake, or found it with the deployment's time zone. For who is `upgrading`, in whatever format it is.
 
         Raises:
             SettingsError: it was founded with another time zone, or is in a format that this version does not read.
@@ -63,16 +63,17 @@ class Lake:
         self._snapshots: dict[str, Snapshot] = {}
         self._opened: dict[str, Opened] = {}
         self._reader = Reader(settings)
-        self._identify(settings.timezone)
+        self._identify(settings.timezone, upgrading=upgrading)
 
-    def _identify(self, timezone: str) -> None:
+    def _identify(self, timezone: str, *, upgrading: bool) -> None:
         content = self.storage.read(IDENTITY)
         if content is None:
-            self.storage.create(IDENTITY, msgspec.json.encode(LakeIdentity(timezone)))
+            is_old = any(self.storage.list("_manifest"))  # of format 1, restored without its identity
+            self.storage.create(IDENTITY, msgspec.json.encode(LakeIdentity(timezone, 1 if is_old else FORMAT)))
             content = self.storage.read(IDENTITY) or b""
         found = msgspec.json.decode(content, type=LakeIdentity)
         where = self.storage.shown("")
-        if found.version < FORMAT:
+        if found.version < FORMAT and not upgrading:
             raise SettingsError(
                 f"The lake in {where} is in format {found.version}, from before its tables were Delta tables. Nothing was "
                 "changed. `fairboard upgrade-lake` converts it in place."
