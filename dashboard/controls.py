@@ -40,7 +40,7 @@ def _nothing_yet(settings: Settings) -> None:
     st.write("Play a small game through the whole system, or bring history:")
     st.code("make demo\n\nfairboard import events.ndjson.gz\nfairboard materialize --from DAY --to DAY", language="bash")
     st.caption("The lake of this dashboard:")
-    st.code(str(settings.lake_dir), language=None)
+    st.code(settings.lake_place, language=None)
 
 
 def choose_day(days: list[date]) -> date:

@@ -65,7 +65,7 @@ class Board:
 
 def partitions(settings: Settings, table: Table) -> tuple[Partition, ...]:
     """The table's partitions that hold files, sorted by key."""
-    return _listing(settings, str(settings.lake_dir), table.name, _table=table)
+    return _listing(settings, settings.lake_place, table.name, _table=table)
 
 
 @st.cache_resource(ttl=LISTING_TTL_S, max_entries=32, show_spinner=False)

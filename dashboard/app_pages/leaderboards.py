@@ -79,7 +79,7 @@ def show_gaps(rows: pl.DataFrame) -> None:
 
 def show_revisions(settings: Settings, board: queries.Board) -> None:
     """How a closed board has changed since it was first published, and who moved."""
-    window, root = queries.window_of(settings, board), str(settings.lake_dir)
+    window, root = queries.window_of(settings, board), settings.lake_place
     known = queries.revisions(settings, root, window)
     if not known:
         st.caption("A board has revisions once its window has closed and was published.")
