@@ -23,7 +23,7 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
 def test_every_command_that_is_named_exists(document: Path) -> None:
-    named = set(re.findall(r"`fairboard ([a-z]+)", document.read_text(encoding="utf-8")))
+    named = set(re.findall(r"`fairboard ([a-z-]+)", document.read_text(encoding="utf-8")))
     assert named <= set(get_command(app).commands)
 
 
@@ -36,7 +36,7 @@ def test_every_make_target_that_is_named_exists(document: Path) -> None:
 
 def test_the_readme_names_every_command() -> None:
     readme = (REPO / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"`fairboard ([a-z]+)", readme)) == set(get_command(app).commands)
+    assert set(re.findall(r"`fairboard ([a-z-]+)", readme)) == set(get_command(app).commands)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
