@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.compaction import COMPACTED, Facts, short
+from warehouse.compaction import COMPACTED, Facts
 from warehouse.damage import MISSING, quarantine
 from warehouse.errors import LakeError
 from warehouse.folds import CONFLICTS
@@ -51,8 +51,8 @@ class Record(msgspec.Struct, frozen=True):
     @property
     def facts(self) -> Facts:
         """What its footer is to tell."""
-        sources = tuple(sorted(short(one) for one in self.sources)) if self._stands_for_others else ()
-        return Facts(self.landed, self.ids, self.closed, sources)
+        merged = tuple(sorted(one[:16] for one in self.sources)) if self._stands_for_others else ()  # as `short` has them
+        return Facts(self.landed, self.ids, self.closed, merged)
 
     @property
     def _stands_for_others(self) -> bool:
@@ -193,7 +193,7 @@ def _note(path: Path, facts: Facts) -> None:
     schema = pq.read_schema(path)
     noted = schema.with_metadata({**(schema.metadata or {}), FACTS: msgspec.json.encode(facts)})
     alone = path.with_suffix(".footer")
-    pq.write_metadata(noted, alone, metadata_collector=[pq.read_metadata(path)])
+    pq.write_metadata(noted, str(alone), metadata_collector=[pq.read_metadata(path)])
     content = alone.read_bytes()
     alone.unlink()
     with path.open("r+b") as file:
