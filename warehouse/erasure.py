@@ -20,13 +20,13 @@ from warehouse import revisions
 from warehouse.boards import Client
 from warehouse.calendar import Days
 from warehouse.compaction import Changes, merge, settle
-from warehouse.damage import quarantined
 from warehouse.database import METADATA
 from warehouse.engine import Engine, scan
 from warehouse.errors import LakeError
 from warehouse.fairness.rules import check_small_tables
 from warehouse.folds import CONFLICTS, FOLDS, fold
 from warehouse.lake import Keys, Lake, LakeFile, vacuum_now
+from warehouse.leftovers import remove_from_leftovers, take_in_strays
 from warehouse.outlets import Outlets
 from warehouse.publications import IN_REDIS, PUBLISHED, leaderboard_snapshots, publish
 from warehouse.tables import EVENTS, REJECTS, TABLES, Table
@@ -34,7 +34,7 @@ from warehouse.tables import EVENTS, REJECTS, TABLES, Table
 
 @dataclass(slots=True)
 class Forgotten:
-    """What was removed: rows and keys by place; the days computed again; what a person has to look at."""
+    """What was removed: rows and keys by place; the days computed again; what may still hold them, in sentences."""
 
     player_id: str
     removed: dict[str, int] = field(default_factory=dict)
@@ -53,6 +53,7 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
     """
     check_small_tables(engine)
     forgotten = Forgotten(player)
+    forgotten.left += take_in_strays(engine.lake, _holding_tables())
     in_lake = {table.name: _rows_of(engine, table, player) for table in _player_tables()}
     in_lake[REJECTS.name] = _letters_of(engine.lake, player)
     forgotten.removed = {f"lake: {name}": sum(found.values()) for name, found in in_lake.items()}
@@ -74,8 +75,9 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
             vacuum_now(engine.lake, _holding_tables())
         forgotten.removed["redis: keys"] = _delete_from_redis(outlets.redis, player) if outlets.has_redis else 0
         _check_gone(engine, player)
-    aside = [path for table in TABLES.values() for path in quarantined(engine.lake, table)]
-    forgotten.left += [f"{path} was set aside as damaged, and was not searched" for path in aside]
+    forgotten.left += remove_from_leftovers(
+        engine.lake, _holding_tables(), lambda table: _naming(player) if table is REJECTS else pl.col("player_id") == player
+    )
     return forgotten
 
 

@@ -48,7 +48,7 @@ def repair(engine: Engine) -> Iterator[LakeFile | Repaired]:
                 yield from lake.snapshot(table).all_files
             else:
                 yield _mend(engine, table, found.file, found)
-        yield from _settle_strays(lake, table)
+        yield from settle_strays(lake, table)
         for found in check_aside(lake, table):
             assert found.file is not None
             yield _bring_back(lake, table, found.file, found)
@@ -148,8 +148,8 @@ def _mend(engine: Engine, table: Table, file: LakeFile, damage: Damage) -> Repai
     return Repaired(damage.path, f"{what} again (docs/operations.md)", is_whole=False)
 
 
-def _settle_strays(lake: Lake, table: Table) -> Iterator[Repaired]:
-    """The files in a table's folders that are not of it."""
+def settle_strays(lake: Lake, table: Table) -> Iterator[Repaired]:
+    """Deal with the files in a table's folders that are not of it."""
     found = list(check_strays(lake, table))
     landed = [one.file for one in found if one.file and one.what == STRAY and is_kept(table, one.file)]
     done = take_in(lake, table, landed) if landed else Taken(0, set(), set(), [])

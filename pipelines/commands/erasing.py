@@ -11,7 +11,7 @@ from ingest_api.logs import configure_logs
 from ingest_api.sealer import seal_once
 from pipelines.output import complain, emit_json, table
 from warehouse.engine import open_engine
-from warehouse.erasure import forget
+from warehouse.erasure import Forgotten, forget
 from warehouse.errors import FairboardError, StoreUnavailable
 from warehouse.outlets import Outlets
 from warehouse.settings import Settings, load_settings
@@ -46,11 +46,21 @@ def forget_(
     forgotten.left += damaged
     if json:
         emit_json(forgotten)
-        return
+    else:
+        _show(forgotten)
+    if forgotten.left:
+        raise FairboardError(f"{player_id!r} is not forgotten everywhere: {len(forgotten.left)} places could not be searched.")
+
+
+def _show(forgotten: Forgotten) -> None:
     again = f"; {forgotten.first_day} to {forgotten.last_day} computed again" if forgotten.first_day else ""
-    table(f"Removed {player_id}{again}", ["from", "removed"], forgotten.removed.items(), right=["removed"])
-    for sentence in [*forgotten.left, "Backups, logs and the previews in Dagster's run history are not touched."]:
+    table(f"Removed {forgotten.player_id}{again}", ["from", "removed"], forgotten.removed.items(), right=["removed"])
+    for sentence in forgotten.left:
         complain(sentence)
+    complain(
+        "Backups from before hold them still: make a new one and let the others go (`fairboard backup TO --keep 1`). Logs and "
+        "the previews in Dagster's run history are not touched."
+    )
 
 
 def _seal(settings: Settings) -> list[str]:
