@@ -178,7 +178,7 @@ class _Sealer:
                     self._lake.commit(table, of_table, marker=marker)
         finally:
             for file in files:
-                file.temporary.unlink(missing_ok=True)
+                file.drop()
 
     def _has_letters(self, staged: Staged) -> bool:
         """Whether a segment's refusals are there already: one from a backup may be sealed again, and they have no ids."""

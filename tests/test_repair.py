@@ -91,7 +91,8 @@ def test_damaged_events_come_back_at_once_from_what_was_merged_into_them_while_t
     week: Week, fairboard: Fairboard, deployment: Settings
 ) -> None:
     week.brings(progression("eve", FIRST, 1, eventId="since"))
-    week.computes()
+    week.computes()  # counts it,
+    week.computes()  # and merges it
     before = answers(deployment)
     flip(live(deployment, "events")[0])
     fairboard("verify", "--repair", status=1)
@@ -170,7 +171,8 @@ def test_older_events_put_beside_todays_log_come_back_and_are_never_vacuumed(
     """The day was merged since: the log says of the restored files that they are superseded, and what by is gone."""
     before, saved = answers(deployment), tmp_path / "saved"
     week.brings(progression("eve", SECOND, 1, eventId="since"))
-    week.computes()
+    week.computes()  # counts it,
+    week.computes()  # and merges it
     folder = deployment.lake_dir / "events" / f"event_date={SECOND}"
     with Lake(deployment) as lake:
         [merged] = lake.of(EVENTS, lake.partitions(EVENTS)[1])

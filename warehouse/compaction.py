@@ -58,7 +58,7 @@ class Changes:
     def drop(self) -> None:
         """Leave all as it is."""
         for one in self.staged:
-            one.temporary.unlink(missing_ok=True)
+            one.drop()
 
 
 class Settled(NamedTuple):

@@ -373,7 +373,7 @@ def _write(
             staged.append(lake.stage(table, nothing, dict(zip(table.partition, place, strict=True)), label, basis))
     except BaseException:
         for one in staged:
-            one.temporary.unlink(missing_ok=True)
+            one.drop()
         raise
     was = {(file.name.rpartition("/")[0], file.sha256) for file in before if file.rows}
     now = {(one.name.rpartition("/")[0], one.sha256) for one in staged if one.rows}

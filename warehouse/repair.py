@@ -115,7 +115,7 @@ def _in_place(lake: Lake, table: Table, file: LakeFile) -> Staged:
     keys = keys_of(table, file.name)
     assert keys is not None
     rows = pq.read_metadata(lake.storage.paths([file])[0]).num_rows
-    return Staged(table, keys, file.label, file.basis, lake.beside("repair"), file.sha256, file.size, rows)
+    return Staged(table, keys, file.label, file.basis, None, file.sha256, file.size, rows)
 
 
 def _folder(file: LakeFile) -> str:

@@ -19,7 +19,7 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction, create_t
 
 from warehouse.errors import LakeError
 from warehouse.lake.names import Keys, LakeFile, file_name
-from warehouse.lake.snapshots import Opened, log_entry, newest, snapshot_of
+from warehouse.lake.snapshots import LogDamaged, Opened, log_entry, newest, snapshot_of
 from warehouse.lake.storage import DamagedFile, Storage
 from warehouse.tables import Table
 
@@ -38,13 +38,16 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A file on its way into a table: written at `temporary`, with its content's digest, rows and bytes."""
+    """A file on its way into a table, with its content's digest, rows and bytes.
+
+    `temporary` is where it was written; None of one that is in its place already.
+    """
 
     table: Table
     keys: Keys
     label: str
     basis: str
-    temporary: Path
+    temporary: Path | None
     sha256: str
     size: int
     rows: int
@@ -53,6 +56,11 @@ class Staged:
     def name(self) -> str:
         """The name it will have."""
         return file_name(self.table, self.keys, self.label, self.basis, self.sha256)
+
+    def drop(self) -> None:
+        """Take away what was written beside the tables."""
+        if self.temporary is not None:
+            self.temporary.unlink(missing_ok=True)
 
 
 class LostRace(LakeError):
@@ -98,7 +106,7 @@ def commit(
         taken = [file for file in removed if file.name not in names]
         if not added and not taken and marker is None:
             return known, 0
-        if waiting := {one.name: one.temporary for one in added if one.name not in placed}:
+        if waiting := {one.name: one.temporary for one in added if one.temporary and one.name not in placed}:
             storage.put(waiting)  # one that somebody has taken away meanwhile is an error: nothing may stand for it
             placed |= waiting.keys()
         delta = _evolved(storage, table, delta)
@@ -120,6 +128,11 @@ def commit(
         except CommitFailedError:
             time.sleep(random.uniform(0, _PAUSE_S * min(attempt + 1, 10)))  # noqa: S311 - no secret
             continue
+        except DeltaError as error:
+            raise LogDamaged(
+                f"The log of {storage.shown(table.name)} cannot be written: {error} Nothing was changed. "
+                "`fairboard verify --repair` sets it aside and begins a new one with the files that are there."
+            ) from error
         with storage.guarded():
             delta.update_incremental()
         after = snapshot_of(table, delta)
@@ -213,8 +226,10 @@ def _remove(table: Table, file: LakeFile) -> RemoveAction:
 
 def _heal(storage: Storage, there: Sequence[tuple[LakeFile, Staged]]) -> set[str]:
     """Put staged files in the place of those of their names that are damaged. Returns which."""
-    damaged = {}
+    damaged: dict[str, Path] = {}
     for file, one in there:
+        if one.temporary is None:
+            continue
         try:
             storage.examine(file)
         except DamagedFile:

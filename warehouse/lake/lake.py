@@ -228,7 +228,7 @@ class Lake:
             )
         finally:
             for one in staged:
-                one.temporary.unlink(missing_ok=True)
+                one.drop()
         self._opened[table.name] = opened
         if table.name in self._snapshots:
             self._snapshots[table.name] = opened[1]

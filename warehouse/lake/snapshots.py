@@ -97,9 +97,13 @@ def newest(storage: Storage, table: Table, known: Opened | None = None) -> Opene
     # A table that was restored may end before what was known of it: then it is another one.
     if known and storage.read(log_entry(table, known[1].version)) is not None:
         delta, snapshot = known
-        with storage.guarded():
-            delta.update_incremental()
-        return delta, snapshot if snapshot.version == delta.version() else snapshot_of(table, delta)
+        try:
+            with storage.guarded():
+                delta.update_incremental()
+        except DeltaError:  # what opening it anew says about that is for people
+            pass
+        else:
+            return delta, snapshot if snapshot.version == delta.version() else snapshot_of(table, delta)
     opened = open_table(storage, table)
     return (opened, snapshot_of(table, opened)) if opened else None
 

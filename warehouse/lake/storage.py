@@ -153,7 +153,7 @@ class Folder(Storage):
     def flush(self, names: Sequence[str]) -> None:
         """See `Storage`."""
         paths = [self.root / name for name in names]
-        folders = {folder for path in paths for folder in (path.parent, path.parent.parent)}
+        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self.root)}
         flush([*(path for path in paths if path.exists()), *sorted(folders)])
 
     def read(self, name: str) -> bytes | None:
