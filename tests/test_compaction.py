@@ -10,13 +10,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Fairboard, Land, land_events, progression
 
-from pipelines.definitions import build_definitions
 from tests.lake_fixtures import DAYS, RANGE, ask, contents, damages, flip, fold_all, game, kill_at_each_step, land_game, tree
 from warehouse import compaction
 from warehouse.compaction import MANY, settle
@@ -173,24 +171,6 @@ def test_a_damaged_file_is_set_aside_and_its_restored_copy_counts_again(
     assert fold_all(settings)["events"].details["landed"] == 145
     assert ask(settings, "SELECT count(*) FROM events") == whole
     assert damages(settings) == []
-
-
-def test_dagster_shows_what_was_set_aside_and_goes_on(settings: Settings, tmp_path: Path) -> None:
-    land_game(settings)
-    [path, *_] = files(settings)
-    flip(path)
-    settings = settings.model_copy(update={"first_day": RANGE.first})
-    job = build_definitions({"settings": settings}).resolve_job_def("day")
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        result = job.execute_in_process(
-            partition_key=DAYS[0], instance=instance, asset_selection=[dg.AssetKey("events"), dg.AssetKey("player_days")]
-        )
-    assert result.success
-    [event] = result.asset_materializations_for_node("events")
-    assert event.metadata["set_aside"].value == 1
-    [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "no_files_set_aside"]
-    assert not check.passed
-    assert path.stem in str(check.metadata["files"].value)
 
 
 def test_player_days_never_reads_a_damaged_file(settings: Settings, land: Land) -> None:
