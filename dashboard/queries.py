@@ -7,21 +7,23 @@ What does not belong here: anything drawn, and anything that writes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import streamlit as st
 
+from warehouse import stale
+from warehouse.basis import behind
 from warehouse.calendar import Calendar, Days, Window, WindowKind
 from warehouse.database import reading
 from warehouse.engine import DuckDBEngine
 from warehouse.fairness.judgements import bind_event_scores
 from warehouse.fairness.rules import BASELINE_DAYS
-from warehouse.folds import stale_days
 from warehouse.lake import Keys, Lake
 from warehouse.revisions import Revision, diff, history
 from warehouse.settings import Settings
+from warehouse.stale import Stale
 from warehouse.tables import (
     ACTIVITY_DAYS,
     DAILY_METRICS,
@@ -35,6 +37,7 @@ from warehouse.tables import (
 )
 
 LISTING_TTL_S = 5
+BEHIND_TTL_S = 30  # it asks for every partition of every table
 ANSWER_TTL_S = 600
 TOP = 100
 SHOWN_ACTIVITIES = 5  # as many as the theme has colours
@@ -50,12 +53,13 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One leaderboard of the lake."""
+    """One leaderboard of the lake; with `at`, as the lake had it then."""
 
     window: str
     season: str
     start: date
     stamp: str
+    at: datetime | None = None
 
     @property
     def keys(self) -> Keys:
@@ -63,14 +67,14 @@ class Board:
         return {"window_kind": self.window, "season": self.season, "window_start": self.start}
 
 
-def partitions(settings: Settings, table: Table) -> tuple[Partition, ...]:
-    """The table's partitions that hold files, sorted by key."""
-    return _listing(settings, settings.lake_place, table.name, _table=table)
+def partitions(settings: Settings, table: Table, at: datetime | None = None) -> tuple[Partition, ...]:
+    """The table's partitions that hold files, now or then, sorted by key."""
+    return _listing(settings, settings.lake_place, table.name, at, _table=table)
 
 
 @st.cache_resource(ttl=LISTING_TTL_S, max_entries=32, show_spinner=False)
-def _listing(_settings: Settings, root: str, table: str, _table: Table) -> tuple[Partition, ...]:
-    with Lake(_settings) as lake:
+def _listing(_settings: Settings, root: str, table: str, at: datetime | None, _table: Table) -> tuple[Partition, ...]:
+    with Lake(_settings, at=at) as lake:
         return tuple(
             Partition(keys, f"{root}/{table}/{[*keys.values()]}:{lake.fingerprint(_table, keys)}")
             for keys in lake.partitions(_table)
@@ -89,9 +93,10 @@ def _answer(
     sql: str,
     _bind: Callable[[DuckDBEngine], None],
     parameters: dict[str, Any],
+    _at: datetime | None = None,
 ) -> pl.DataFrame:
     """Run `sql` over what `_bind` made visible. `stamp` says what that is and in which state."""
-    with DuckDBEngine(_settings) as engine:
+    with DuckDBEngine(_settings, at=_at) as engine:
         _bind(engine)
         return pl.DataFrame(pl.from_arrow(engine.connection.sql(sql, params=parameters).to_arrow_table()))
 
@@ -105,7 +110,7 @@ def _over_board(settings: Settings, sql: str, board: Board, **parameters: Any) -
     def bind(engine: DuckDBEngine) -> None:
         engine.bind_files(LEADERBOARDS, engine.lake.paths(engine.lake.of(LEADERBOARDS, board.keys)), "board")
 
-    return _answer(settings, board.stamp, sql, bind, parameters)
+    return _answer(settings, board.stamp, sql, bind, parameters, board.at)
 
 
 # The whole
@@ -131,16 +136,12 @@ def last_event(settings: Settings, day: date) -> int | None:
     return ts
 
 
-def waiting_days(settings: Settings) -> list[date]:
-    """Days whose events changed since they were folded."""
-    stamp = "".join(part.stamp for table in (EVENTS, PLAYER_DAYS) for part in partitions(settings, table))
-    return _waiting(settings, stamp)
-
-
-@st.cache_data(ttl=ANSWER_TTL_S, max_entries=8, show_spinner=False)
-def _waiting(_settings: Settings, stamp: str) -> list[date]:  # noqa: ARG001 (the cache's key)
+@st.cache_data(ttl=BEHIND_TTL_S, max_entries=8, show_spinner=False)
+def overdue(_settings: Settings, root: str) -> tuple[list[Stale], str]:  # noqa: ARG001 (`root` is part of the key)
+    """What is not what would be computed now and should be by now, and the command that computes it."""
     with DuckDBEngine(_settings) as engine:
-        return stale_days(engine)
+        owed = stale.overdue(engine, behind(engine))
+        return stale.ranges(engine, owed), stale.todo(owed)
 
 
 def rejects_by_reason(settings: Settings, days: Days) -> pl.DataFrame:
@@ -261,11 +262,15 @@ def scored_events(settings: Settings, player: str, day: date) -> pl.DataFrame:
 # Leaderboards
 
 
-def boards(settings: Settings) -> list[Board]:
-    """Every board of the lake, the latest start first."""
+def boards(settings: Settings, at: datetime | None = None) -> list[Board]:
+    """Every board of the lake, now or then, the latest start first.
+
+    Raises:
+        FairboardError: that is not kept any more.
+    """
     found = [
-        Board(str(keys["window_kind"]), str(keys["season"]), start, part.stamp)
-        for part in partitions(settings, LEADERBOARDS)
+        Board(str(keys["window_kind"]), str(keys["season"]), start, part.stamp, at)
+        for part in partitions(settings, LEADERBOARDS, at)
         if isinstance(start := (keys := part.keys)["window_start"], date)
     ]
     return sorted(found, key=lambda board: board.start, reverse=True)

@@ -50,6 +50,11 @@ FAMILIES: Final = (
     Family("fairboard_seal_failures_total", "counter", "Tries to seal that failed."),
     Family("fairboard_seal_stuck", "gauge", "1 where events cannot be sealed; /readyz and the log say why."),
     Family("fairboard_seal_damaged_total", "counter", "Segments set aside because they cannot be read."),
+    Family(
+        "fairboard_lake_damaged_files",
+        "gauge",
+        "Files of events set aside as damaged: their days wait for a decision (doctor).",
+    ),
 )
 
 _SERIES: Final = (

@@ -6,6 +6,7 @@ What does not belong here: writing Parquet (`warehouse.lake`), what an event is 
 """
 
 import fcntl
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ from ingest_api.logs import configure_logs
 from ingest_api.metrics import Metrics
 from ingest_api.segment import Refusal, SegmentDamagedError
 from ingest_api.unfold import unfold
+from warehouse.damage import quarantined
 from warehouse.errors import LakeError
 from warehouse.event_rows import split_days
 from warehouse.instance import instance_of
@@ -37,6 +39,7 @@ from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
 
 _PAUSE_S = 0.2
+_LOOKS_EVERY_S = 60
 _AT_ONCE = 2
 _BATCH = 16  # segments that are committed together
 _NOTED = ".batch.json"
@@ -71,9 +74,22 @@ def run(settings: Settings, parent: int) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    looked = -math.inf
     while not stop.wait(_PAUSE_S) and os.getppid() == parent:
         seal_once(settings)
+        if time.monotonic() - looked >= _LOOKS_EVERY_S:
+            looked = time.monotonic()
+            count_damaged(settings)
     seal_once(settings)
+
+
+def count_damaged(settings: Settings) -> None:
+    """Say how many files of events are set aside as damaged: the service accepts all the same, but somebody should look."""
+    try:
+        with Lake(settings) as lake:
+            Metrics.of(journal_dir(settings), "sealer").put("fairboard_lake_damaged_files", len(quarantined(lake, EVENTS)))
+    except (OSError, LakeError) as error:
+        log.warning("lake.unseen", reason=str(error))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from warehouse.losses import held_days
 from warehouse.readings import landed_days, last_day
 from warehouse.refresh import read_pulse
 from warehouse.settings import Settings
-from warehouse.stale import materialize, out_of_reach, overdue, span
+from warehouse.stale import out_of_reach, overdue, span, todo
 
 INGEST_URL = "http://127.0.0.1:8080"
 LOW_DISK_BYTES = 2 * 2**30
@@ -153,7 +153,7 @@ def _fresh(settings: Settings) -> Finding:
             "fresh",
             "look",
             f"{len(owed):,} partitions of {tables} are not what would be computed now, of days {days} (`fairboard stale`)",
-            f"{wait}`{materialize(days)}`",
+            f"{wait}`{todo(owed)}`",
         )
     if folded is None:
         return Finding("fresh", "look", "nothing is materialized")

@@ -5,8 +5,9 @@
 import csv
 import io
 import json
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -31,6 +32,8 @@ from warehouse.calendar import Days
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import fold
 from warehouse.imports import import_file
+from warehouse.lake import Lake, vacuum_now
+from warehouse.lake.history import snapshot_at
 from warehouse.publications import Outlets, publish
 from warehouse.settings import Settings
 from warehouse.tables import TABLES
@@ -160,12 +163,53 @@ def test_a_new_day_is_shown_once_it_lies_there(tmp_path: Path):
     file.write_text(json.dumps(event("ada", 0, 1, 7)))
     with DuckDBEngine(settings) as engine:
         import_file(engine.lake, engine.calendar, file)
-        st.cache_resource.clear()
-        assert queries.waiting_days(settings) == [DAYS[0]]
         fold(engine, "player_days", Days(DAYS[0], DAYS[0]))
     st.cache_resource.clear()
     assert queries.daily_totals(settings, span)["xp"].to_list() == [12]
-    assert queries.waiting_days(settings) == []
+
+
+def test_what_is_behind_is_on_the_overview_with_the_reason_and_the_command(open_page, tmp_path: Path):
+    settings = build_lake(tmp_path, [event("ada", 0, 0, 5)])
+    st.cache_data.clear()
+    assert not open_page(settings, "overview").warning
+    land_and_fold_as_the_live_job(settings, event("ada", 0, 1, 7))
+    st.cache_data.clear()
+    app = open_page(settings, "overview")
+    assert "`progression`" in app.warning[0].value
+    assert "its inputs changed" in app.warning[0].value
+    assert f"fairboard materialize --from {DAYS[0]} --to {DAYS[0]}" in [code.value for code in app.code]
+
+
+def test_a_board_is_shown_as_the_lake_had_it(open_page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The page chooses whole minutes; here the minute is the moment between two computations."""
+    settings = build_lake(tmp_path, [event("ada", 0, 0, 5)])
+    moment = datetime.now(UTC) + timedelta(milliseconds=2)
+    land_and_fold_as_the_live_job(settings, event("ada", 0, 1, 7))
+    monkeypatch.setattr("warehouse.lake.lake.snapshot_at", lambda lake, table, _: snapshot_at(lake, table, moment))
+    assert open_page(settings, "leaderboards").dataframe[0].value["xp"].to_list() == [12]
+    app = open_page(settings, "leaderboards", as_of=moment.strftime("%Y-%m-%dT%H:%M"))
+    assert app.dataframe[0].value["xp"].to_list() == [5]
+
+
+def test_a_moment_that_is_not_kept_is_a_sentence(open_page, tmp_path: Path):
+    settings = build_lake(tmp_path, [event("ada", 0, 0, 5)])
+    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
+    land_and_fold_as_the_live_job(settings, event("ada", 0, 1, 7))
+    with Lake(settings) as lake:
+        vacuum_now(lake, TABLES.values())
+        [log, *_] = sorted((settings.lake_dir / "leaderboards/_delta_log").glob("*.json"))
+        log.unlink()
+    app = open_page(settings, "leaderboards", as_of=moment)
+    assert "is not kept as it was" in app.warning[0].value
+
+
+def land_and_fold_as_the_live_job(settings: Settings, late: dict[str, Any]) -> None:
+    file = settings.data_dir / "later.ndjson"
+    file.write_text(json.dumps(late))
+    with DuckDBEngine(settings) as engine:
+        import_file(engine.lake, engine.calendar, file)
+        for table in ("player_days", "leaderboards"):
+            fold(engine, table, Days(DAYS[0], DAYS[0]))
 
 
 def test_settings_that_contradict_the_lake_are_a_message(open_page, game_lake: Settings, monkeypatch: pytest.MonkeyPatch):

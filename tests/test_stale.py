@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from conftest import Fairboard, boss_kill, encode, land_events, progression
 from stale_fixtures import Change, behind, change_model
 
 from warehouse import verdicts
-from warehouse.database import open_database
+from warehouse.database import RECEIPTS, open_database
 from warehouse.engine import DuckDBEngine
 from warehouse.folds import FOLDS
 from warehouse.settings import DATA, Settings
@@ -230,3 +231,20 @@ def test_since_when_is_when_the_first_came_that_is_in_nothing_yet(
     materialize(fairboard, LAST, LAST)
     land_events(game, [progression("cid", LAST, 7)], "latest")
     assert since() > first
+
+
+def test_changed_rewards_make_the_receipts_behind_until_every_level_has_paid(
+    game: Settings, redis_settings: Settings, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAIRBOARD_REDIS_URL", str(redis_settings.redis_url))
+    fairboard("publish", "--from", FIRST, "--to", LAST)
+    assert behind(fairboard) == {}
+    changed = edited(tmp_path, "rewards.csv", "2,starter chest", "2,starter chest\n2,second chest")
+    monkeypatch.setenv("FAIRBOARD_REWARDS_FILE", changed)
+    assert behind(fairboard) == {"receipts": [(LAST, LAST, 1, "the rewards changed")]}
+    assert "`fairboard publish`" in fresh(fairboard)[2]
+    fairboard("publish")  # of the last day
+    with open_database(game).connect() as connection:
+        paid = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.reward == "second chest")).all()
+    assert {(row.player_id, row.level, str(row.earned_on)) for row in paid} == {(p, 2, "2026-04-29") for p in ("ann", "bob")}
+    assert behind(fairboard) == {}

@@ -11,8 +11,11 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import Final
 
+import sqlalchemy as sa
+
 from warehouse import small_tables
 from warehouse.calendar import ONE_DAY, Days, Window, WindowKind
+from warehouse.database import RECEIPTS, REWARDS_GRANTED, reading
 from warehouse.engine import Engine, model, zone_days
 from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.lake import Keys
@@ -33,7 +36,7 @@ from warehouse.tables import (
     Table,
 )
 from warehouse.verdicts import exclusions
-from warehouse.versions import code_of, digest, digest_of
+from warehouse.versions import code_of, digest, digest_of, rewards_version
 
 FOREVER: Final = Days(date.min, date.max)
 CODE, BESIDE, DATA_UPSTREAM = slice(8), slice(8, 16), slice(16, None)  # the parts of a basis
@@ -192,9 +195,23 @@ _EXPECTED: Final[dict[str, Callable[[Bases, Table, Days], dict[Place, str]]]] = 
 
 
 def behind(engine: Engine) -> list[Behind]:
-    """Every partition of every derived table that is not what would be computed now, in the order of computing."""
+    """Every partition of every derived table that is not what would be computed now, in the order of computing.
+
+    And the receipts, of which there is one partition: they follow the rewards.
+    """
     bases = Bases(engine)
-    return [one for name in _EXPECTED for one in bases.behind(TABLES[name])]
+    return [*(one for name in _EXPECTED for one in bases.behind(TABLES[name])), *_receipts_behind(engine)]
+
+
+def _receipts_behind(engine: Engine) -> list[Behind]:
+    """Whether levels were passed that the rewards of now have not paid."""
+    with reading(engine.settings) as connection:
+        granted = connection.scalar(sa.select(REWARDS_GRANTED.c.rewards)) if connection else None
+    days = days_of(engine, PROGRESSION)
+    if not days or granted in (None, rewards_version(engine.settings)):
+        return []
+    changed = engine.settings.rewards_file.stat().st_mtime_ns // 1_000_000
+    return [Behind(RECEIPTS.name, {}, days[-1], "the rewards changed", changed)]
 
 
 def _why(has: str | None, want: str | None) -> str:

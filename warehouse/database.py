@@ -34,6 +34,14 @@ RECEIPTS = sa.Table(
     comment="Once per player, level and reward, forever.",
 )
 
+REWARDS_GRANTED = sa.Table(
+    "rewards_granted",
+    METADATA,
+    sa.Column("rewards", sa.String(8), primary_key=True, comment="version of FAIRBOARD_REWARDS_FILE"),
+    sa.Column("granted_at", sa.DateTime(timezone=True), nullable=False),
+    comment="The rewards by which every level passed so far was paid: one row.",
+)
+
 PLAYER_PROGRESS = sa.Table(
     "player_progress",
     METADATA,

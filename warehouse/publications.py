@@ -6,7 +6,7 @@ missing. What does not belong here: the boards (`publisher.py`), and the tables 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from itertools import islice
 from time import perf_counter
@@ -22,7 +22,7 @@ from warehouse.alerts import raise_alert, send
 from warehouse.calendar import Days, Window
 from warehouse.cases import open_cases, urgent_cases
 from warehouse.causes import folded_days
-from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, RECEIPTS, SUSPICIOUS_EVENTS
+from warehouse.database import LEADERBOARD_SNAPSHOTS, PLAYER_PROGRESS, RECEIPTS, REWARDS_GRANTED, SUSPICIOUS_EVENTS
 from warehouse.embedded_redis import REDIS_ERRORS
 from warehouse.engine import Engine
 from warehouse.errors import StoreUnavailable
@@ -31,6 +31,7 @@ from warehouse.folds import fairness_days, mending, windows_of
 from warehouse.outlets import Outlets
 from warehouse.publisher import newest_event, publish_boards, read_leaderboard
 from warehouse.tables import LEADERBOARD_REVISIONS, PROGRESSION
+from warehouse.versions import rewards_version
 
 if TYPE_CHECKING:
     from warehouse.lake import Staged
@@ -52,9 +53,14 @@ class Published:
 def receipts(engine: Engine, outlets: Outlets, days: Days) -> int:
     """Rewards of the levels passed since the range began, once per player, level and reward, whatever is run again. Rows added.
 
-    Later days too: XP that comes late to a day may let a level be passed on one of them.
+    Later days too: XP that comes late to a day may let a level be passed on one of them. And earlier ones where the rewards
+    have changed: a level that was passed long ago pays what is new.
     """
-    engine.bind(PROGRESSION, Days(days.first, max(days.last, outlets.today)))
+    rewards = rewards_version(engine.settings)
+    with outlets.database.connect() as connection:
+        granted = connection.scalar(sa.select(REWARDS_GRANTED.c.rewards))
+    first = days.first if granted in (None, rewards) else date.min
+    engine.bind(PROGRESSION, Days(first, max(days.last, outlets.today)))
     engine.bind_rewards()
     earned = engine.query(
         "SELECT p.player_id, r.level, r.reward, min(p.event_date) AS earned_on FROM progression AS p"
@@ -62,7 +68,13 @@ def receipts(engine: Engine, outlets: Outlets, days: Days) -> int:
     )
     with outlets.database.begin() as connection:
         insert = _insert(connection, RECEIPTS).on_conflict_do_nothing()
-        return _write(connection, insert, earned.schema.names, _rows(earned))
+        written = _write(connection, insert, earned.schema.names, _rows(earned))
+        if granted != rewards:
+            connection.execute(sa.delete(REWARDS_GRANTED))
+            connection.execute(
+                sa.insert(REWARDS_GRANTED).values(rewards=rewards, granted_at=datetime.fromtimestamp(outlets.now, UTC))
+            )
+    return written
 
 
 def player_progress(engine: Engine, outlets: Outlets, days: Days) -> int:

@@ -12,6 +12,7 @@ from typing import Final
 
 from warehouse.basis import Behind
 from warehouse.calendar import Days
+from warehouse.database import RECEIPTS
 from warehouse.engine import Engine
 from warehouse.settings import Settings
 from warehouse.spans import days_of
@@ -81,6 +82,14 @@ def span(behind: Iterable[Behind]) -> Days | None:
 def out_of_reach(settings: Settings, behind: Iterable[Behind]) -> Days | None:
     """The days that no run of Dagster computes: it has partitions from FIRST_DAY on."""
     return span(one for one in behind if one.day < settings.first_day)
+
+
+def todo(behind: Iterable[Behind]) -> str:
+    """The command that does what is to be done, for a shell."""
+    behind = list(behind)
+    computed = span(one for one in behind if one.table != RECEIPTS.name)
+    published = any(one.table == RECEIPTS.name for one in behind)
+    return " && ".join([*([materialize(computed)] if computed else []), *(["fairboard publish"] if published else [])])
 
 
 def materialize(days: Days) -> str:

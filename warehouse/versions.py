@@ -14,7 +14,9 @@ from typing import Final
 import pyarrow as pa
 import sqlglot
 
+from warehouse import small_tables
 from warehouse.engine import MODELS, model
+from warehouse.settings import Settings
 from warehouse.tables import EVENTS, FAIRNESS, TABLES, Table
 
 # What of `fairness` is computed beside its model.
@@ -50,6 +52,11 @@ def _program(path: Path) -> str:
 def digest_of(rows: pa.Table | None) -> str:
     """The version of small tables that stand beside the data; 8 hex digits."""
     return digest(repr(rows.to_pylist()) if rows is not None else "")[:8]
+
+
+def rewards_version(settings: Settings) -> str:
+    """The version of what a level pays; 8 hex digits."""
+    return digest_of(small_tables.rewards(settings.rewards_file))
 
 
 def digest(text: str) -> str:

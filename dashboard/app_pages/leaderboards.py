@@ -1,5 +1,6 @@
 """Who leads: every board of the lake, its movement and its gaps."""
 
+from datetime import datetime
 from functools import partial
 
 import polars as pl
@@ -7,6 +8,7 @@ import streamlit as st
 
 from dashboard import charts, controls, grids, queries
 from warehouse.calendar import WindowKind
+from warehouse.errors import LakeError
 from warehouse.settings import Settings
 from warehouse.tables import LEADERBOARDS
 
@@ -47,6 +49,31 @@ def choose_board(found: list[queries.Board]) -> queries.Board | None:
             start = st.selectbox("Start", starts, key="start", width=180, bind="query-params")
             boards = [board for board in boards if board.start == start]
     return boards[0] if boards else None
+
+
+def choose_moment(settings: Settings) -> datetime | None:
+    """A moment in the past, in the URL; none is now."""
+    chosen = st.datetime_input(
+        "As of",
+        None,
+        key="as_of",
+        step=60,
+        width=260,
+        format="YYYY-MM-DD",
+        bind="query-params",
+        help=f"The boards as the lake had them then ({settings.timezone}), as far back as it is kept: "
+        f"{settings.snapshot_minutes} minutes, or less where events come all the time. Empty is now.",
+    )
+    return chosen.replace(tzinfo=settings.zone) if chosen else None
+
+
+def find_boards(settings: Settings, at: datetime | None) -> list[queries.Board]:
+    """The boards of that moment; ends the page where it is not kept."""
+    try:
+        return queries.boards(settings, at)
+    except LakeError as error:
+        st.warning(str(error), icon=":material/history:")
+        st.stop()
 
 
 def show_figures(figures: dict[str, object]) -> None:
@@ -96,7 +123,8 @@ def show_revisions(settings: Settings, board: queries.Board) -> None:
 
 settings = controls.open_page("Leaderboards", "Equal XP is ordered by who reached it first, then by player id.")
 controls.need(settings, LEADERBOARDS)
-board = choose_board(queries.boards(settings))
+moment = choose_moment(settings)
+board = choose_board(find_boards(settings, moment))
 if board is None:
     st.info("There is no board of that window yet.", icon=":material/leaderboard:")
     st.stop()

@@ -42,15 +42,19 @@ def show_figures(settings: Settings, day: date, before: pl.DataFrame) -> None:
 
 
 def show_freshness(settings: Settings, day: date) -> None:
-    """When the last event happened, and which days wait to be computed."""
+    """When the last event happened, and what is behind."""
     seconds = queries.last_event(settings, day)
     if seconds is not None:
         moment = datetime.fromtimestamp(seconds, settings.zone)
         st.caption(f"The last event happened {moment:%Y-%m-%d %H:%M:%S} ({settings.timezone}).")
-    waiting = queries.waiting_days(settings)
-    if waiting:
-        st.warning(f"{len(waiting)} day(s) have new events that are not computed yet:", icon=":material/update:")
-        st.code(f"fairboard materialize --from {waiting[0]} --to {waiting[-1]}", language="bash")
+    owed, command = queries.overdue(settings, settings.lake_place)
+    if owed:
+        days = Days(min(one.first for one in owed), max(one.last for one in owed))
+        tables = ", ".join(dict.fromkeys(f"`{one.table}`" for one in owed))
+        reasons = "; ".join(dict.fromkeys(one.why for one in owed))
+        st.warning(f"{days}: {tables} are not what would be computed now ({reasons}).", icon=":material/update:")
+        st.caption("Dagster's schedule works through it; `fairboard stale` lists it, and this computes it at once:")
+        st.code(command, language="bash")
 
 
 def show_flagged(settings: Settings, day: date) -> None:

@@ -1,6 +1,6 @@
 """Commands that read: leaderboard, revisions, player, sql, verify, doctor. Each takes --json."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import polars as pl
@@ -22,8 +22,18 @@ from warehouse.errors import FairboardError
 from warehouse.lake import Lake, LakeFile
 from warehouse.repair import Repaired
 from warehouse.repair import repair as mended
-from warehouse.settings import load_settings
+from warehouse.settings import Settings, load_settings
 
+CLOCKS = [f"%Y-%m-%d{t}%H:%M{rest}" for t in ("T", " ") for rest in ("", ":%S", ":%S%z", ":%S.%f%z")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(
+        "--as-of",
+        formats=CLOCKS,
+        metavar="YYYY-MM-DDTHH:MM[:SS]",
+        help="As the lake had it then (the deployment's time), while that is kept.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -38,10 +48,12 @@ def leaderboard(
     season: Annotated[str | None, typer.Option(help="Season's id; default the newest day's.")] = None,
     at: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="As it stood at the end of that day.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Ranks to show.")] = 10,
+    as_of: AsOf = None,
     json: Json = False,
 ) -> None:
     """Who leads, or led: any window, as it stands or stood, from the lake."""
-    with DuckDBEngine(load_settings()) as engine:
+    settings = load_settings()
+    with DuckDBEngine(settings, at=_moment(settings, as_of)) as engine:
         standing = readings.leaderboard(engine, window, season, at.date() if at else None)
         if not readings.is_played(engine, standing.window):
             season_of = "" if window is WindowKind.ALLTIME else f" of season {standing.window.season}"
@@ -138,9 +150,28 @@ def player(player_id: Annotated[str, typer.Argument(metavar="ID")], json: Json =
     table("Last days played", columns, days.select(columns).head(10).iter_rows(), right=columns[1:])
 
 
-def sql(statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's dialect.")], json: Json = False) -> None:
+def _moment(settings: Settings, as_of: datetime | None) -> datetime | None:
+    """The moment that is meant.
+
+    Raises:
+        FairboardError: it lies ahead.
+    """
+    if as_of is None:
+        return None
+    moment = as_of if as_of.tzinfo else as_of.replace(tzinfo=settings.zone)
+    if moment > datetime.now(UTC):
+        raise FairboardError(f"--as-of: {as_of.isoformat(' ', 'seconds')} lies ahead; nothing was read. Leave it out for now.")
+    return moment
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT in DuckDB's dialect.")],
+    as_of: AsOf = None,
+    json: Json = False,
+) -> None:
     """Ask the lake anything, read-only: every table is a view of its name."""
-    answer = ask(load_settings(), statement)
+    settings = load_settings()
+    answer = ask(settings, statement, at=_moment(settings, as_of))
     if json:
         emit_json(records(answer.rows))
         return

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from warehouse import encodings
 from warehouse.errors import LakeError, SettingsError
 from warehouse.lake.commits import Marker, Staged, commit, found_anew
+from warehouse.lake.history import snapshot_at
 from warehouse.lake.housekeeping import checkpoint_if_due
 from warehouse.lake.leases import LockFiles, open_leases
 from warehouse.lake.names import QUARANTINE, Keys, LakeFile
 from warehouse.lake.opening import open_storage
 from warehouse.lake.readers import Reader
-from warehouse.lake.snapshots import Opened, Snapshot, newest, read_snapshot
+from warehouse.lake.snapshots import Opened, Snapshot, newest
 from warehouse.lake.storage import Folder, sha256
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
@@ -62,7 +63,7 @@ class Lake:
         self._kept_s = settings.snapshot_minutes * 60
         self._snapshots: dict[str, Snapshot] = {}
         self._opened: dict[str, Opened] = {}
-        self._reader = Reader(settings)
+        self._reader = Reader(settings, at)
         self._identify(settings.timezone, upgrading=upgrading)
 
     def _identify(self, timezone: str, *, upgrading: bool) -> None:
@@ -109,9 +110,9 @@ class Lake:
         return self._snapshots[table.name]
 
     def _read(self, table: Table) -> Snapshot:
-        """The newest snapshot, or the one of then."""
+        """The newest snapshot, or the one of then (see `history`)."""
         if self._at is not None:
-            return read_snapshot(self.storage, table, self._at)
+            return snapshot_at(self, table, self._at)
         opened = newest(self.storage, table, self._opened.get(table.name))
         if opened is None:
             return Snapshot(table)

@@ -7,6 +7,7 @@ what is vacuumed (`housekeeping.py`).
 import fcntl
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,9 +15,13 @@ from warehouse.settings import Settings
 
 
 class Reader:
-    """One reader. It costs a file from the first snapshot that is looked at until the last is let go."""
+    """One reader, of the newest snapshots or those of `at`.
 
-    def __init__(self, settings: Settings) -> None:
+    It costs a file from the first snapshot that is looked at until the last is let go.
+    """
+
+    def __init__(self, settings: Settings, at: datetime | None = None) -> None:
+        self._at = at
         self._folder = _folder(settings)
         self._file: BinaryIO | None = None
         self._path = self._folder
@@ -29,7 +34,8 @@ class Reader:
             unnamed = self._folder / f"{os.getpid()}-{os.urandom(4).hex()}.tmp"
             self._file = unnamed.open("xb")
             fcntl.flock(self._file, fcntl.LOCK_SH)
-            self._path = unnamed.rename(self._folder / f"{time.time_ns()}-{unnamed.stem}")
+            since = min(time.time_ns(), int(self._at.timestamp() * 1e9)) if self._at else time.time_ns()
+            self._path = unnamed.rename(self._folder / f"{max(since, 0):019}-{unnamed.stem}")
 
     def end(self) -> None:
         """Have let go of every snapshot."""
