@@ -157,7 +157,7 @@ def sail_server(folder: Path) -> Iterator[str]:
     packages.mkdir()
     (packages / "pysail").symlink_to(Path(sail.origin).parent)  # type: ignore[union-attr, arg-type]  # `missing` has raised
     port = free_port()
-    start = f"SparkConnectServer('127.0.0.1', {port}).start(background=True)"
+    start = f"sail = SparkConnectServer('127.0.0.1', {port}); sail.start(background=True)"  # let go of, it would shut down
     server = f"from pysail.spark import SparkConnectServer; {start}; print('listening', flush=True); input()"
     sail_only = {"PYTHONPATH": str(packages), "SAIL_MODE": "local-cluster"}
     with service(folder / "sail.log", [sys.executable, "-S", "-c", server], **sail_only) as ready:
