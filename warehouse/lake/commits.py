@@ -51,7 +51,6 @@ class Staged:
     sha256: str
     size: int
     rows: int
-    in_place: bool = False
 
     @property
     def name(self) -> str:
@@ -101,7 +100,7 @@ def commit(
                 f"{table.name}: {gone[0]} was taken away by another writer meanwhile; nothing was changed by this one. "
                 "Run the same again."
             )
-        placed |= _heal(storage, [(present[one.name], one) for one in staged if one.name in present and not one.in_place])
+        placed |= _heal(storage, [(present[one.name], one) for one in staged if one.name in present])
         added = [one for one in staged if one.name not in present]
         names = {one.name for one in staged}
         taken = [file for file in removed if file.name not in names]
