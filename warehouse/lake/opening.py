@@ -3,17 +3,18 @@
 from functools import cache
 from pathlib import Path
 
-from warehouse.lake.bucket import PATIENCE_S, Bucket
+from warehouse.lake.bucket import Bucket
 from warehouse.lake.storage import Folder, Storage
 from warehouse.settings import Settings, is_bucket
 
 
-def open_storage(settings: Settings, patience_s: float = PATIENCE_S) -> Storage:
-    """The folder or bucket of the lake. A bucket is not asked anything yet; a request to it is given up after `patience_s`.
+def open_storage(settings: Settings) -> Storage:
+    """The folder or bucket of the lake. A bucket is not asked anything yet.
 
     Raises:
         BucketUnavailable: what is configured of a bucket cannot be right, for example a key that is no key.
     """
+<<<<<<< HEAD
     return open_place(settings, settings.lake_bucket or str(settings.lake_dir), patience_s)
 
 
@@ -22,6 +23,12 @@ def open_place(settings: Settings, where: str, patience_s: float = PATIENCE_S) -
     if is_bucket(where):
         return _bucket(where, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
     return Folder(Path(where.removeprefix("file://")).absolute())
+=======
+    if settings.lake_bucket:
+        cache_bytes = settings.cache_mb * 2**20
+        return _bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", cache_bytes, settings.bucket_patience_s)
+    return Folder(settings.lake_dir)
+>>>>>>> h-path
 
 
 @cache
