@@ -29,12 +29,8 @@ from ingest_api.logs import configure_logs
 from ingest_api.metrics import Metrics
 from ingest_api.segment import Refusal, SegmentDamagedError
 from ingest_api.unfold import unfold
-<<<<<<< HEAD
 from warehouse.damage import quarantined
-from warehouse.errors import LakeError
-=======
 from warehouse.errors import LakeError, StoreUnavailable
->>>>>>> h-path
 from warehouse.event_rows import split_days
 from warehouse.instance import instance_of
 from warehouse.lake import Lake, Marker, Staged, write_durably
@@ -89,6 +85,9 @@ def run(settings: Settings, parent: int) -> None:
     looked = -math.inf
     while not stop.wait(_PAUSE_S) and os.getppid() == parent:
         _try_to_seal(settings)
+        if time.monotonic() - looked >= _LOOKS_EVERY_S:
+            looked = time.monotonic()
+            count_damaged(settings)
     _try_to_seal(settings)
 
 
@@ -96,15 +95,11 @@ def _try_to_seal(settings: Settings) -> None:
     """A bucket that is away may be back at the next pass; dying of it would only cost another start."""
     try:
         seal_once(settings)
-<<<<<<< HEAD
-        if time.monotonic() - looked >= _LOOKS_EVERY_S:
-            looked = time.monotonic()
-            count_damaged(settings)
-    seal_once(settings)
-=======
     except StoreUnavailable as error:
+        trouble.note(
+            journal_dir(settings), "The lake cannot be reached; everything is kept in the journal, and the log says why."
+        )
         log.error("seal.failed", segment="all", reason=str(error))  # noqa: TRY400 - its stack says nothing more
->>>>>>> h-path
 
 
 def count_damaged(settings: Settings) -> None:
@@ -112,7 +107,7 @@ def count_damaged(settings: Settings) -> None:
     try:
         with Lake(settings) as lake:
             Metrics.of(journal_dir(settings), "sealer").put("fairboard_lake_damaged_files", len(quarantined(lake, EVENTS)))
-    except (OSError, LakeError) as error:
+    except (OSError, LakeError, StoreUnavailable) as error:
         log.warning("lake.unseen", reason=str(error))
 
 

@@ -14,21 +14,15 @@ def open_storage(settings: Settings) -> Storage:
     Raises:
         BucketUnavailable: what is configured of a bucket cannot be right, for example a key that is no key.
     """
-<<<<<<< HEAD
-    return open_place(settings, settings.lake_bucket or str(settings.lake_dir), patience_s)
+    return open_place(settings, settings.lake_bucket or str(settings.lake_dir))
 
 
-def open_place(settings: Settings, where: str, patience_s: float = PATIENCE_S) -> Storage:
+def open_place(settings: Settings, where: str) -> Storage:
     """Any folder (a path or file://…) or bucket; see `open_storage`."""
     if is_bucket(where):
-        return _bucket(where, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
-    return Folder(Path(where.removeprefix("file://")).absolute())
-=======
-    if settings.lake_bucket:
         cache_bytes = settings.cache_mb * 2**20
-        return _bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", cache_bytes, settings.bucket_patience_s)
-    return Folder(settings.lake_dir)
->>>>>>> h-path
+        return _bucket(where, settings.data_dir.absolute() / "cache", cache_bytes, settings.bucket_patience_s)
+    return Folder(Path(where.removeprefix("file://")).absolute())
 
 
 @cache
