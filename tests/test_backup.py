@@ -1,19 +1,23 @@
 """`fairboard backup` and `restore`: what was accepted comes back, nothing that is there goes, what does not fit is named."""
 
+import os
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from closed_week import FIRST, SECOND, THIRD, Week
-from conftest import Fairboard, progression
+from conftest import REPO, Fairboard, encode, progression
+from ingest_fixtures import service
 from recovery_fixtures import answers, data_files, deployment, flip, materialize, saved_week, verified, week
 
+from ingest_api.sealer import seal_once
 from warehouse.engine import DuckDBEngine
 from warehouse.settings import Settings
 
@@ -81,7 +85,7 @@ def test_the_newest_backup_of_a_time_or_before_is_restored(
     shown = msgspec.json.decode(fairboard("backup", str(tmp_path / "backups"), "--list", "--json").stdout)
     shutil.rmtree(deployment.data_dir)
     assert "holds no backup of 2020" in fairboard("restore", str(tmp_path / "backups"), "--at", "2020-01-01", status=1).stderr
-    restore(fairboard, tmp_path / "backups", "--at", shown[1]["made_at"][:19])  # its second began before it was made
+    restore(fairboard, tmp_path / "backups", "--at", shown[0]["made_at"][:26])
     assert "new" not in event_ids(deployment)
 
 
@@ -165,9 +169,86 @@ def test_another_time_zone_is_refused_before_anything_is_restored(
     assert not deployment.lake_dir.exists()
 
 
-def run_and_kill(settings: Settings, after_s: float, *arguments: str) -> None:
-    command = [str(Path(sys.executable).parent / "fairboard"), *arguments]
-    process = subprocess.Popen(command, env={"FAIRBOARD_DATA_DIR": str(settings.data_dir)}, stderr=subprocess.DEVNULL)
-    time.sleep(after_s)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def killed(settings: Settings, after_s: float, *arguments: str) -> None:
+    """Run a command, and kill it (SIGKILL) so long after it has begun to work in its folders."""
+    command = [sys.executable, "-c", "import pipelines.cli; print(flush=True); pipelines.cli.main()", *arguments]
+    environment = os.environ | {"FAIRBOARD_DATA_DIR": str(settings.data_dir), "PYTHONPATH": str(REPO)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(after_s)
+        process.kill()
+
+
+def test_killed_while_backing_up_and_while_restoring_both_are_finished_by_running_them_again(
+    week: Week, fairboard: Fairboard, deployment: Settings, tmp_path: Path
+) -> None:
+    before, backups = answers(deployment), tmp_path / "backups"
+    for after_s in (0.05, 0.1, 0.2):
+        killed(deployment, after_s, "backup", str(backups))
+    backup(fairboard, backups)
+    assert [path.name for path in (backups / "_tmp").iterdir() if not path.name.startswith("backup-")] == []
+    shutil.rmtree(deployment.data_dir)
+    for after_s in (0.05, 0.1, 0.2, 0.4):
+        killed(deployment, after_s, "restore", str(backups))
+    restore(fairboard, backups)
+    assert verified(fairboard)["damaged"] == []
+    assert answers(deployment) == before
+
+
+def test_nothing_that_was_accepted_before_a_backup_began_is_missing_after_a_restore(
+    fairboard: Fairboard, settings: Settings, tmp_path: Path
+) -> None:
+    """The service goes on; one worker's open segment changes all the time."""
+    accepted, ended = [0], threading.Event()
+    today = datetime.now(UTC).date().isoformat()
+    with service(settings.data_dir, FAIRBOARD_SEAL_AFTER_S="2") as running:
+
+        def send() -> None:
+            client = running.client()
+            while not ended.is_set():
+                number = accepted[0]
+                events = [progression(f"p{n}", today, 1, "00:00:00", eventId=f"e{number}-{n}") for n in range(50)]
+                client.post_batch(events)
+                accepted[0] += 1
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        known = []
+        for _ in range(4):
+            time.sleep(0.7)
+            known.append(accepted[0])
+            backup(fairboard, tmp_path / "backups")
+        ended.set()
+        sender.join()
+    shown = msgspec.json.decode(fairboard("backup", str(tmp_path / "backups"), "--list", "--json").stdout)
+    for one, batches in zip(shown, known, strict=True):
+        shutil.rmtree(settings.data_dir)
+        assert batches
+        restore(fairboard, tmp_path / "backups", "--at", one["made_at"][:26])
+        seal_once(settings)
+        fairboard("materialize", "--from", today, "--to", today)
+        assert {f"e{number}-{n}" for number in range(batches) for n in range(50)} <= event_ids(settings)
+        rows = msgspec.json.decode(
+            fairboard("sql", "SELECT count(*) AS n, count(DISTINCT event_id) AS ids FROM events", "--json").stdout
+        )
+        assert rows[0]["n"] == rows[0]["ids"]
+
+
+def test_a_restored_segment_that_is_sealed_already_counts_once_its_refusals_too(
+    fairboard: Fairboard, settings: Settings, tmp_path: Path
+) -> None:
+    today = datetime.now(UTC).date().isoformat()
+    with service(settings.data_dir, FAIRBOARD_SEAL_AFTER_S="3600") as running:
+        body = encode([progression("ann", today, 1, "00:00:00", eventId="e1"), {"type": "progression"}])
+        assert running.post("/events/batch", body).status_code == 202
+        backup(fairboard, tmp_path / "backups")
+        body = encode([progression("ann", today, 1, "00:00:00", eventId="e2"), {"type": "boss_kill"}])
+        assert running.post("/events/batch", body).status_code == 202
+    before = answers(settings)
+    assert (len(before["events"]), len(before["rejects"])) == (2, 2)
+    restore(fairboard, tmp_path / "backups", "--only", "journal")
+    assert seal_once(settings) == 2
+    assert {name: answers(settings)[name] for name in ("events", "rejects")} == {
+        name: before[name] for name in ("events", "rejects")
+    }

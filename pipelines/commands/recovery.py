@@ -19,6 +19,7 @@ from warehouse.restore import Restored, check_timezone, misfits, restore_databas
 from warehouse.settings import Settings, load_settings
 from warehouse.upgrade import upgrade
 
+TIMES = ["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -70,14 +71,14 @@ def _show(found: dict[str, Manifest], *, json: bool) -> None:
     rows = []
     for name, manifest in found.items():
         every = [*manifest.files, *(one for some in manifest.lake.values() for one in some)]
-        rows.append((name, manifest.made_at.isoformat(" ", "seconds"), len(every), sum(one.size for one in every)))
+        rows.append((name, manifest.made_at, len(every), sum(one.size for one in every)))
     if json:
         emit_json([dict(zip(("name", "made_at", "files", "size"), row, strict=True)) for row in rows])
         return
     table(
         "Backups",
         ["made at", "files", "size"],
-        [(at, files, _megabytes(size)) for _, at, files, size in rows],
+        [(f"{at:%Y-%m-%d %H:%M:%S}", files, _megabytes(size)) for _, at, files, size in rows],
         right=["files", "size"],
     )
 
@@ -85,7 +86,8 @@ def _show(found: dict[str, Manifest], *, json: bool) -> None:
 def restore(
     source: Annotated[str, typer.Argument(metavar="FROM", help="The folder that keeps the backups.")],
     at: Annotated[
-        datetime | None, typer.Option(help="The newest backup of that time (UTC) or before; default the newest.")
+        datetime | None,
+        typer.Option(formats=TIMES, help="The newest backup of that time (UTC) or before; default the newest."),
     ] = None,
     only: Annotated[list[Part] | None, typer.Option(help="A part of it; default all.")] = None,
     replace: Annotated[
@@ -96,7 +98,7 @@ def restore(
 ) -> None:
     """Bring a backup back, into an empty deployment or one that lacks something. What is there stays."""
     settings, backups = load_settings(), open_backups(source)
-    manifest = _chosen(backups, at.replace(tzinfo=UTC) if at else None)
+    manifest = _chosen(backups, at)
     parts = set(only or Part)
     with open_leases(settings).hold("restore"):
         done = _restore(settings, backups, manifest, parts, replace=replace)
@@ -151,7 +153,8 @@ def upgrade_lake(json: Json = False) -> None:
 
 
 def _chosen(backups: Storage, at: datetime | None) -> Manifest:
-    found = [one for one in manifests(backups).values() if at is None or one.made_at <= at]
+    until = None if at is None else at.replace(tzinfo=UTC, microsecond=at.microsecond or 999_999)  # all of its second
+    found = [one for one in manifests(backups).values() if until is None or one.made_at <= until]
     if not found:
         raise FairboardError(
             f"{backups.shown('')} holds no backup{f' of {at:%Y-%m-%d %H:%M:%S} UTC or before' if at else ''}. "
