@@ -12,23 +12,25 @@ from typing import Any
 
 import msgspec
 import pytest
+from buckets import Emulator, azure_server, emulator, s3_server
 from closed_week import FIRST, SECOND, THIRD, Week
 from conftest import REPO, Fairboard, encode, progression
 from ingest_fixtures import service
-from recovery_fixtures import answers, data_files, deployment, flip, materialize, saved_week, verified, week
+from recovery_fixtures import LATE, answers, data_files, deployment, flip, materialize, saved_week, verified, week
 
 from ingest_api.sealer import seal_once
 from warehouse.engine import DuckDBEngine
+from warehouse.lake.opening import open_storage
 from warehouse.settings import Settings
 
-__all__ = ["deployment", "saved_week", "week"]
+__all__ = ["azure_server", "deployment", "emulator", "s3_server", "saved_week", "week"]
 
 
-def backup(fairboard: Fairboard, to: Path, *arguments: str) -> Any:
+def backup(fairboard: Fairboard, to: Path | str, *arguments: str) -> Any:
     return msgspec.json.decode(fairboard("backup", str(to), "--json", *arguments).stdout)
 
 
-def restore(fairboard: Fairboard, source: Path, *arguments: str, status: int = 0) -> Any:
+def restore(fairboard: Fairboard, source: Path | str, *arguments: str, status: int = 0) -> Any:
     return msgspec.json.decode(fairboard("restore", str(source), "--json", *arguments, status=status).stdout)
 
 
@@ -252,3 +254,26 @@ def test_a_restored_segment_that_is_sealed_already_counts_once_its_refusals_too(
     assert {name: answers(settings)[name] for name in ("events", "rejects")} == {
         name: before[name] for name in ("events", "rejects")
     }
+
+
+def test_a_lake_in_a_bucket_backed_up_into_a_bucket_comes_back_and_is_repaired(
+    emulator: Emulator, fairboard: Fairboard, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRBOARD_LAKE_URL", emulator.below(f"{emulator.prefix}/lake").url)
+    in_bucket = settings.model_copy(update={"lake_url": emulator.below(f"{emulator.prefix}/lake").url})
+    Week(fairboard, tmp_path).brings(*LATE, refused=True)
+    materialize(fairboard)
+    before, backups = answers(in_bucket), emulator.below(f"{emulator.prefix}/backups").url
+    backup(fairboard, backups)
+    storage = open_storage(in_bucket)
+    storage.delete([one.name for one in list(storage.list("")) if not one.name.startswith("rejects/")])
+    for path in settings.data_dir.rglob("*"):  # copies of the bucket's files, too
+        if path.is_file():
+            path.unlink()
+    restore(fairboard, backups)
+    assert answers(in_bucket) == before
+    storage.delete([one.name for one in list(storage.list("events/_delta_log"))])
+    storage.delete([next(one.name for one in storage.list("player_days") if one.name.endswith(".parquet"))])
+    fairboard("verify", "--repair")
+    assert verified(fairboard)["damaged"] == []
+    assert answers(in_bucket) == before

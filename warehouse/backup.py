@@ -20,8 +20,9 @@ import sqlalchemy as sa
 
 from warehouse.errors import FairboardError
 from warehouse.lake import DamagedFile, Lake, LakeFile, sha256
-from warehouse.lake.storage import Folder, Storage
-from warehouse.settings import Settings
+from warehouse.lake.opening import open_place
+from warehouse.lake.storage import Storage
+from warehouse.settings import Settings, is_bucket
 from warehouse.tables import TABLES
 
 MANIFESTS: Final = "backups"
@@ -67,15 +68,17 @@ class BackedUp:
     pruned: int = 0
 
 
-def open_backups(where: str) -> Storage:
-    """The folder of backups.
+def open_backups(settings: Settings, where: str) -> Storage:
+    """The folder or bucket of backups.
 
     Raises:
         FairboardError: it is none that is known here.
     """
-    if "://" in where and not where.startswith("file://"):
-        raise FairboardError(f"{where}: backups are kept in a folder (a path or file://…). Nothing was done.")
-    return Folder(Path(where.removeprefix("file://")).absolute())
+    if "://" in where and not where.startswith("file://") and not is_bucket(where):
+        raise FairboardError(
+            f"{where}: backups are kept in a folder (a path or file://…) or a bucket (s3://…). Nothing was done."
+        )
+    return open_place(settings, where)
 
 
 class Pool:

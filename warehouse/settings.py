@@ -48,6 +48,11 @@ def _lake_place(url: str | None) -> str | None:
     return url
 
 
+def is_bucket(url: str) -> bool:
+    """Whether a URL is a bucket's, or of a folder in one."""
+    return _BUCKET.fullmatch(url) is not None
+
+
 class Settings(BaseSettings):
     """The deployment. Field `x_y` is the environment variable `FAIRBOARD_X_Y`."""
 
@@ -125,7 +130,7 @@ class Settings(BaseSettings):
     @cached_property
     def lake_bucket(self) -> str | None:
         """The lake's URL, where it is in a bucket."""
-        return self.lake_url if self.lake_url and _BUCKET.fullmatch(self.lake_url) else None
+        return self.lake_url if self.lake_url and is_bucket(self.lake_url) else None
 
     @property
     def lake_place(self) -> str:

@@ -40,13 +40,14 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(
-    to: Annotated[str, typer.Argument(metavar="TO", help="The folder that keeps the backups.")],
+    to: Annotated[str, typer.Argument(metavar="TO", help="The folder or bucket that keeps the backups.")],
     keep: Annotated[int | None, typer.Option(min=1, help="Let all but the newest N backups go.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Make none; show those that are there.")] = False,
     json: Json = False,
 ) -> None:
     """Copy lake, database, journal and keys, while everything runs. What an earlier backup there has is not copied again."""
-    settings, backups = load_settings(), open_backups(to)
+    settings = load_settings()
+    backups = open_backups(settings, to)
     if list_:
         _show(manifests(backups), json=json)
         return
@@ -84,7 +85,7 @@ def _show(found: dict[str, Manifest], *, json: bool) -> None:
 
 
 def restore(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="The folder that keeps the backups.")],
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The folder or bucket that keeps the backups.")],
     at: Annotated[
         datetime | None,
         typer.Option(formats=TIMES, help="The newest backup of that time (UTC) or before; default the newest."),
@@ -97,7 +98,8 @@ def restore(
     json: Json = False,
 ) -> None:
     """Bring a backup back, into an empty deployment or one that lacks something. What is there stays."""
-    settings, backups = load_settings(), open_backups(source)
+    settings = load_settings()
+    backups = open_backups(settings, source)
     manifest = _chosen(backups, at)
     parts = set(only or Part)
     with open_leases(settings).hold("restore"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from warehouse.lake.bucket import PATIENCE_S, Bucket
 from warehouse.lake.storage import Folder, Storage
-from warehouse.settings import Settings
+from warehouse.settings import Settings, is_bucket
 
 
 def open_storage(settings: Settings, patience_s: float = PATIENCE_S) -> Storage:
@@ -14,9 +14,14 @@ def open_storage(settings: Settings, patience_s: float = PATIENCE_S) -> Storage:
     Raises:
         BucketUnavailable: what is configured of a bucket cannot be right, for example a key that is no key.
     """
-    if settings.lake_bucket:
-        return _bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
-    return Folder(settings.lake_dir)
+    return open_place(settings, settings.lake_bucket or str(settings.lake_dir), patience_s)
+
+
+def open_place(settings: Settings, where: str, patience_s: float = PATIENCE_S) -> Storage:
+    """Any folder (a path or file://…) or bucket; see `open_storage`."""
+    if is_bucket(where):
+        return _bucket(where, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
+    return Folder(Path(where.removeprefix("file://")).absolute())
 
 
 @cache
