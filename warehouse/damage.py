@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from warehouse.lake import QUARANTINE, DamagedFile, Keys, Lake, LakeFile, LogDamaged, strays
 from warehouse.lake.names import folder_name, is_data_file, keys_of
+from warehouse.lake.snapshots import log_entry
 from warehouse.lake.storage import Stored
 from warehouse.tables import TABLES, Table
 
@@ -89,10 +90,11 @@ def check_files(lake: Lake, table: Table) -> Iterator[Damage | LakeFile]:
 def is_readable(lake: Lake, table: Table) -> bool:
     """Whether the table's log tells which files are the table."""
     try:
-        lake.snapshot(table)
+        version = lake.snapshot(table).version
     except LogDamaged:
         return False
-    return True
+    # A checkpoint without the entry that it was made at can be opened, and nothing can be committed after it.
+    return version < 0 or lake.storage.read(log_entry(table, version)) is not None
 
 
 def check_strays(lake: Lake, table: Table) -> Iterator[Damage]:

@@ -14,17 +14,18 @@ from warehouse.compaction import facts_of, short
 from warehouse.damage import FOREIGN, MISSING, STRAY, Damage, check_aside, check_files, check_strays, is_readable, quarantine
 from warehouse.engine import Engine
 from warehouse.folds import has_landed, mend
-from warehouse.lake import QUARANTINE, DamagedFile, Lake, LakeFile, Staged
+from warehouse.lake import QUARANTINE, DamagedFile, Lake, LakeFile, Staged, as_basis, origin_of
 from warehouse.lake.names import keys_of
 from warehouse.tables import EVENTS, LEADERBOARD_REVISIONS, REJECTS, TABLES, Table
 
 
 class Repaired(NamedTuple):
-    """What was done about a damage, or why nothing was; with `is_whole`, nothing is left to do about it."""
+    """What was done about a damage, or why nothing was; with `is_whole`, nothing is left to do. `taken` is in its table now."""
 
     path: str
     what: str
     is_whole: bool
+    taken: LakeFile | None = None
 
 
 class Taken(NamedTuple):
@@ -48,10 +49,13 @@ def repair(engine: Engine) -> Iterator[LakeFile | Repaired]:
                 yield from lake.snapshot(table).all_files
             else:
                 yield _mend(engine, table, found.file, found)
-        yield from settle_strays(lake, table)
+        back: list[LakeFile] = []
+        for done in settle_strays(lake, table):
+            back += [done.taken] if done.taken else []
+            yield done
         for found in check_aside(lake, table):
             assert found.file is not None
-            yield _bring_back(lake, table, found.file, found)
+            yield _bring_back(lake, table, found.file, found, back)
 
 
 def take_in(lake: Lake, table: Table, files: Sequence[LakeFile]) -> Taken:
@@ -115,7 +119,7 @@ def _in_place(lake: Lake, table: Table, file: LakeFile) -> Staged:
     keys = keys_of(table, file.name)
     assert keys is not None
     rows = pq.read_metadata(lake.storage.paths([file])[0]).num_rows
-    return Staged(table, keys, file.label, file.basis, lake.beside("repair"), file.sha256, file.size, rows)
+    return Staged(table, keys, file.label, file.basis, lake.beside("repair"), file.sha256, file.size, rows, in_place=True)
 
 
 def _folder(file: LakeFile) -> str:
@@ -149,7 +153,7 @@ def _mend(engine: Engine, table: Table, file: LakeFile, damage: Damage) -> Repai
 
 
 def settle_strays(lake: Lake, table: Table) -> Iterator[Repaired]:
-    """Deal with the files in a table's folders that are not of it."""
+    """The files in a table's folders that are not of it."""
     found = list(check_strays(lake, table))
     landed = [one.file for one in found if one.file and one.what == STRAY and is_kept(table, one.file)]
     done = take_in(lake, table, landed) if landed else Taken(0, set(), set(), [])
@@ -163,7 +167,7 @@ def settle_strays(lake: Lake, table: Table) -> Iterator[Repaired]:
             target = lake.storage.shown(quarantine(lake, name))
             yield Repaired(one.path, f"{damaged[name].what}, and was in no table. It was moved to {target}", is_whole=False)
         elif name in done.taken:
-            yield Repaired(one.path, "was taken in", is_whole=True)
+            yield Repaired(one.path, "was taken in", is_whole=True, taken=one.file)
         elif name in done.known and table is EVENTS:
             what = "holds what other files of its day hold already: it goes as what was merged does"
             yield Repaired(one.path, what, is_whole=True)
@@ -182,13 +186,18 @@ def _let_go(lake: Lake, file: LakeFile, damage: Damage) -> Repaired:
     return Repaired(damage.path, what, is_whole=True)
 
 
-def _bring_back(lake: Lake, table: Table, file: LakeFile, damage: Damage) -> Repaired:
-    """A file of the quarantine: its copy may be in the table again, or it may be sound."""
+def _bring_back(lake: Lake, table: Table, file: LakeFile, damage: Damage, back: Sequence[LakeFile]) -> Repaired:
+    """A file of the quarantine: its copy may be in the table again, or what it was merged from, or it may be sound."""
     name = file.name.removeprefix(f"{QUARANTINE}/").removesuffix(MISSING)
     lake.refresh()
     if name in {one.name for one in lake.snapshot(table).all_files}:
         lake.storage.delete([file.name])
         return Repaired(damage.path, "is in its table again, as it was written: what was set aside was deleted", is_whole=True)
+    lost = LakeFile(name, 0, 0, 0)
+    merged_from = [one for one in back if _folder(one) == _folder(lost)]
+    if table is EVENTS and lost.basis and lost.basis == as_basis(sum(map(origin_of, merged_from))):
+        lake.storage.delete([file.name])
+        return Repaired(damage.path, "was merged from files that are back: what was set aside was deleted", is_whole=True)
     try:
         lake.storage.examine(file)
     except DamagedFile:

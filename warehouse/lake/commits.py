@@ -38,7 +38,7 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A file on its way into a table: written at `temporary`, with its content's digest, rows and bytes."""
+    """A file on its way into a table: written at `temporary`, or `in_place` already; its content's digest, rows and bytes."""
 
     table: Table
     keys: Keys
@@ -48,6 +48,7 @@ class Staged:
     sha256: str
     size: int
     rows: int
+    in_place: bool = False
 
     @property
     def name(self) -> str:
@@ -92,13 +93,13 @@ def commit(
                 f"{table.name}: {gone[0]} was taken away by another writer meanwhile; nothing was changed by this one. "
                 "Run the same again."
             )
-        placed |= _heal(storage, [(present[one.name], one) for one in staged if one.name in present])
+        placed |= _heal(storage, [(present[one.name], one) for one in staged if one.name in present and not one.in_place])
         added = [one for one in staged if one.name not in present]
         names = {one.name for one in staged}
         taken = [file for file in removed if file.name not in names]
         if not added and not taken and marker is None:
             return known, 0
-        if waiting := {one.name: one.temporary for one in added if one.name not in placed}:
+        if waiting := {one.name: one.temporary for one in added if one.name not in placed and not one.in_place}:
             storage.put(waiting)  # one that somebody has taken away meanwhile is an error: nothing may stand for it
             placed |= waiting.keys()
         delta = _evolved(storage, table, delta)
