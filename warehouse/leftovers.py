@@ -18,7 +18,7 @@ Naming = Callable[[Table], pl.Expr]  # of a table's rows, whether they are about
 
 def take_in_strays(lake: Lake, tables: list[Table]) -> list[str]:
     """Bring what landed and is in no table into its table, where a player can be found. Returns what cannot be."""
-    found = [one for table in tables for one in settle_strays(lake, table, [])]
+    found = [one for table in tables for one in settle_strays(lake, table)]
     lake.refresh()
     return [f"{one.path} {one.what}" for one in found if not one.is_whole]
 

@@ -20,11 +20,12 @@ from warehouse.tables import EVENTS, LEADERBOARD_REVISIONS, REJECTS, TABLES, Tab
 
 
 class Repaired(NamedTuple):
-    """What was done about a damage, or why nothing was; with `is_whole`, nothing is left to do about it."""
+    """What was done about a damage, or why nothing was; with `is_whole`, nothing is left to do. `taken` is in its table now."""
 
     path: str
     what: str
     is_whole: bool
+    taken: LakeFile | None = None
 
 
 class Taken(NamedTuple):
@@ -49,7 +50,9 @@ def repair(engine: Engine) -> Iterator[LakeFile | Repaired]:
             else:
                 yield _mend(engine, table, found.file, found)
         back: list[LakeFile] = []
-        yield from settle_strays(lake, table, back)
+        for done in settle_strays(lake, table):
+            back += [done.taken] if done.taken else []
+            yield done
         for found in check_aside(lake, table):
             assert found.file is not None
             yield _bring_back(lake, table, found.file, found, back)
@@ -149,8 +152,8 @@ def _mend(engine: Engine, table: Table, file: LakeFile, damage: Damage) -> Repai
     return Repaired(damage.path, f"{what} again (docs/operations.md)", is_whole=False)
 
 
-def settle_strays(lake: Lake, table: Table, back: list[LakeFile]) -> Iterator[Repaired]:
-    """Deal with the files in a table's folders that are not of it; those that are now are `back`."""
+def settle_strays(lake: Lake, table: Table) -> Iterator[Repaired]:
+    """The files in a table's folders that are not of it."""
     found = list(check_strays(lake, table))
     landed = [one.file for one in found if one.file and one.what == STRAY and is_kept(table, one.file)]
     done = take_in(lake, table, landed) if landed else Taken(0, set(), set(), [])
@@ -164,8 +167,7 @@ def settle_strays(lake: Lake, table: Table, back: list[LakeFile]) -> Iterator[Re
             target = lake.storage.shown(quarantine(lake, name))
             yield Repaired(one.path, f"{damaged[name].what}, and was in no table. It was moved to {target}", is_whole=False)
         elif name in done.taken:
-            back.append(one.file)
-            yield Repaired(one.path, "was taken in", is_whole=True)
+            yield Repaired(one.path, "was taken in", is_whole=True, taken=one.file)
         elif name in done.known and table is EVENTS:
             what = "holds what other files of its day hold already: it goes as what was merged does"
             yield Repaired(one.path, what, is_whole=True)
