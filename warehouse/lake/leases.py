@@ -7,10 +7,11 @@ locks, which die with their connection. Neither is what keeps a table whole: tha
 import fcntl
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -72,27 +73,28 @@ class AdvisoryLocks(Leases):
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
         """See `Leases`."""
-        with self._connect() as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_lock(_number(name))))
+        with self._asked(sa.func.pg_advisory_lock, name):
             yield
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
         """See `Leases`."""
-        with self._connect() as connection:
-            yield bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_number(name)))))
+        with self._asked(sa.func.pg_try_advisory_lock, name) as granted:
+            yield bool(granted)
 
     @contextmanager
-    def _connect(self) -> Iterator[sa.Connection]:
-        try:
-            connection = self._engine.connect()
-        except sa.exc.SQLAlchemyError as error:
-            raise StoreUnavailable(
-                f"The database that says who writes the lake cannot be reached ({error.__class__.__name__}). Nothing was "
-                "written. Start it, or correct FAIRBOARD_DATABASE_URL."
-            ) from error
-        with connection:
-            yield connection
+    def _asked(self, function: Callable[[int], sa.ColumnElement[Any]], name: str) -> Iterator[Any]:
+        """The answer to a question for a right, which is given back with the connection that it was asked on."""
+        with ExitStack() as opened:
+            try:
+                connection = opened.enter_context(self._engine.connect())
+                answer = connection.scalar(sa.select(function(_number(name))))
+            except sa.exc.SQLAlchemyError as error:
+                raise StoreUnavailable(
+                    f"The database that says who writes the lake cannot be used ({error.__class__.__name__}). Nothing was "
+                    "written. Start it, or correct FAIRBOARD_DATABASE_URL, and run the same again."
+                ) from error
+            yield answer
 
 
 def open_leases(settings: Settings) -> Leases:
