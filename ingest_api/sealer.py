@@ -28,7 +28,7 @@ from ingest_api.logs import configure_logs
 from ingest_api.metrics import Metrics
 from ingest_api.segment import Refusal, SegmentDamagedError
 from ingest_api.unfold import unfold
-from warehouse.errors import LakeError
+from warehouse.errors import LakeError, StoreUnavailable
 from warehouse.event_rows import split_days
 from warehouse.instance import instance_of
 from warehouse.lake import Lake, Marker, Staged, write_durably
@@ -45,15 +45,23 @@ log = structlog.get_logger(__name__)
 
 
 def seal_once(settings: Settings) -> int:
-    """Seal every segment that is ready, those of dead workers included. Returns how many events and refusals were sealed."""
+    """Seal every segment that is ready, those of dead workers included. Returns how many events and refusals were sealed.
+
+    Raises:
+        StoreUnavailable: the lake's bucket cannot be used; everything stays in the journal.
+    """
     root = journal_dir(settings)
     root.mkdir(parents=True, exist_ok=True)
     # Arrow's own pool gives memory back after each segment, and the next pays for clear pages: 8 % of the time.
     pa.set_memory_pool(pa.system_memory_pool())
     with _alone(root):
-        sealer = _Sealer(settings, root)
         _recover_dead_slots(root)
-        sealer.finish_batches()
+        try:
+            sealer = _Sealer(settings, root)
+            sealer.finish_batches()
+        except StoreUnavailable:
+            trouble.note(root, "The lake's bucket cannot be used; events stay in the journal, and the log says why.")
+            raise
         segments = sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name)
         for start in range(0, len(segments), _BATCH):
             sealer.seal(segments[start : start + _BATCH])
@@ -72,8 +80,16 @@ def run(settings: Settings, parent: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     while not stop.wait(_PAUSE_S) and os.getppid() == parent:
+        _try_to_seal(settings)
+    _try_to_seal(settings)
+
+
+def _try_to_seal(settings: Settings) -> None:
+    """A bucket that is away may be back at the next pass; dying of it would only cost another start."""
+    try:
         seal_once(settings)
-    seal_once(settings)
+    except StoreUnavailable as error:
+        log.error("seal.failed", segment="all", reason=str(error))  # noqa: TRY400 - its stack says nothing more
 
 
 @contextmanager
@@ -205,7 +221,7 @@ class _Sealer:
 
 def _stack_of(error: Exception) -> Exception | None:
     """What is a fault of ours, not the disk's or the lake's, is logged with its stack."""
-    return None if isinstance(error, OSError | LakeError) else error
+    return None if isinstance(error, OSError | LakeError | StoreUnavailable) else error
 
 
 def _stage(lake: Lake, settings: Settings, path: Path) -> _Content:
@@ -234,6 +250,6 @@ if __name__ == "__main__":
     configured = load_settings()
     configure_logs(configured)
     if sys.argv[1] == "once":
-        seal_once(configured)
+        _try_to_seal(configured)
     else:
         run(configured, parent=int(sys.argv[1]))

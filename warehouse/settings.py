@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     snapshot_minutes: int = Field(
         15, ge=1, description="For how long, in minutes, superseded files of the lake stay: for readers, and for `--as-of`."
     )
+    bucket_patience_s: float = Field(
+        30, gt=0, le=600, description="For how long, in seconds, a bucket that does not answer or is overloaded is waited for."
+    )
     cache_mb: int = Field(10_240, ge=1, description="Copies of a bucket's files in DATA_DIR/cache, in MiB at most.")
     redis_url: str | None = Field(None, description="A Redis to use instead of the embedded one.")
     database_url: str | None = Field(None, description="An SQLAlchemy URL to use instead of SQLite in DATA_DIR.")

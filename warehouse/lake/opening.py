@@ -3,19 +3,20 @@
 from functools import cache
 from pathlib import Path
 
-from warehouse.lake.bucket import PATIENCE_S, Bucket
+from warehouse.lake.bucket import Bucket
 from warehouse.lake.storage import Folder, Storage
 from warehouse.settings import Settings
 
 
-def open_storage(settings: Settings, patience_s: float = PATIENCE_S) -> Storage:
-    """The folder or bucket of the lake. A bucket is not asked anything yet; a request to it is given up after `patience_s`.
+def open_storage(settings: Settings) -> Storage:
+    """The folder or bucket of the lake. A bucket is not asked anything yet.
 
     Raises:
         BucketUnavailable: what is configured of a bucket cannot be right, for example a key that is no key.
     """
     if settings.lake_bucket:
-        return _bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", settings.cache_mb * 2**20, patience_s)
+        cache_bytes = settings.cache_mb * 2**20
+        return _bucket(settings.lake_bucket, settings.data_dir.absolute() / "cache", cache_bytes, settings.bucket_patience_s)
     return Folder(settings.lake_dir)
 
 
