@@ -19,6 +19,8 @@ from warehouse.embedded_redis import REDIS_ERRORS, connect, find_server
 from warehouse.engine import DuckDBEngine
 from warehouse.errors import FairboardError
 from warehouse.instance import known_instance
+from warehouse.lake.examination import examine_storage
+from warehouse.lake.opening import open_storage
 from warehouse.losses import held_days
 from warehouse.readings import landed_days, last_day
 from warehouse.refresh import read_pulse
@@ -28,6 +30,7 @@ from warehouse.stale import materialize, out_of_reach, overdue, span
 INGEST_URL = "http://127.0.0.1:8080"
 LOW_DISK_BYTES = 2 * 2**30
 LIVE_SILENCE_S = 60.0
+PATIENCE_S = 5.0  # with a bucket, per question: who asks what is wrong is waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Every finding. An examination that fails is a finding too."""
     findings = []
+    settings = settings.model_copy(update={"bucket_patience_s": min(PATIENCE_S, settings.bucket_patience_s)})
     for what, look in EXAMINATIONS.items():
         try:
             findings.append(look(settings))
@@ -124,6 +128,11 @@ def _database(settings: Settings) -> Finding:
     return Finding("database", "ok", f"{where}, {len(tables)} tables")
 
 
+def _storage(settings: Settings) -> Finding:
+    found = examine_storage(open_storage(settings))
+    return Finding("storage", "wrong" if found.kind else "ok", f"{settings.lake_place}: {found.found}", found.todo)
+
+
 def _lake(settings: Settings) -> Finding:
     with DuckDBEngine(settings) as engine:
         days, held = landed_days(engine), sorted(held_days(engine.lake))
@@ -137,9 +146,9 @@ def _lake(settings: Settings) -> Finding:
         )
     if not days:
         return Finding(
-            "lake", "look", f"{settings.lake_dir} has no events", "`make demo`, `fairboard import` or `fairboard serve`"
+            "lake", "look", f"{settings.lake_place} has no events", "`make demo`, `fairboard import` or `fairboard serve`"
         )
-    return Finding("lake", "ok", f"{settings.lake_dir}: events on {len(days):,} days, {days[0]} to {days[-1]}")
+    return Finding("lake", "ok", f"{settings.lake_place}: events on {len(days):,} days, {days[0]} to {days[-1]}")
 
 
 def _fresh(settings: Settings) -> Finding:
@@ -182,6 +191,7 @@ EXAMINATIONS: dict[str, Callable[[Settings], Finding]] = {
     "ingest": _ingest,
     "redis": _redis,
     "database": _database,
+    "storage": _storage,
     "lake": _lake,
     "fresh": _fresh,
     "live": _live,
