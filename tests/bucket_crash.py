@@ -48,7 +48,7 @@ def forked(action: str, settings: Settings, last: int) -> tuple[int, int]:
 
         def counted(function: Any) -> Any:
             def step(*args: Any, **kwargs: Any) -> Any:
-                if (now := next(steps)) == last:
+                if next(steps) == last:
                     os.kill(os.getpid(), signal.SIGKILL)
                 os.write(writing, b".")
                 return function(*args, **kwargs)

@@ -160,10 +160,10 @@ def test_events_become_boards_answers_and_pages_and_are_forgotten_and_restored(
     assert naming(LEAVER, objects(emulator, tmp_path / "look")) == []
     assert naming(LEAVER, files(deployment.data_dir / "cache")) == []
     fairboard("verify")
-    assert "nothing" in fairboard("stale").stdout
+    assert fairboard("stale").stdout == "Nothing is behind.\n"
 
     before = fairboard("leaderboard", "--window", "daily", "--json").stdout
-    assert [one["player_id"] for one in msgspec.json.decode(before)] == ["ada", "grace"]
+    assert [one["playerId"] for one in msgspec.json.decode(before)["entries"]] == ["ada", "grace"]
     fairboard("backup", str(tmp_path / "backups"))
     monkeypatch.setenv("FAIRBOARD_LAKE_URL", f"{emulator.url}-restored")
     monkeypatch.setenv("FAIRBOARD_DATA_DIR", str(tmp_path / "restored"))
@@ -176,16 +176,16 @@ class TestManyMachines:
     """Each has a data folder of its own; they share the bucket, PostgreSQL and Redis alone."""
 
     @pytest.fixture
-    def shared(self, deployment: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    def _shared(self, deployment: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG002
         with sa.create_engine(postgres_url).begin() as connection:
             connection.execute(sa.text("DROP SCHEMA public CASCADE"))
             connection.execute(sa.text("CREATE SCHEMA public"))
         monkeypatch.setenv("FAIRBOARD_DATABASE_URL", postgres_url)
-        return load_settings()
 
+    @pytest.mark.usefixtures("_shared")
     @pytest.mark.parametrize("emulator", ["s3"], indirect=True)
     def test_two_services_and_two_folds_at_once_make_what_one_makes(
-        self, shared: Settings, emulator: Emulator, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         machines = [tmp_path / name for name in ("here", "there")]
         for folder in machines:
@@ -262,9 +262,9 @@ class TestLeasesOfPostgres:
         """A server that restarts: who waits is told, and who holds is done; the conditional commit is what keeps tables whole."""
 
         def end(granted: bool) -> None:
-            one = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted = :granted"
+            one = sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted = :is")
             with sa.create_engine(postgres_url).begin() as connection:
-                wait_until(lambda: bool(connection.execute(sa.text(one), {"granted": granted}).all()), "there is one")
+                wait_until(lambda: bool(connection.execute(one, {"is": granted}).all()), "there is one")
 
         other = AdvisoryLocks(postgres_url)
         with ThreadPoolExecutor(1) as pool, leases.hold("x"):
@@ -322,7 +322,8 @@ class TestKills:
     def killed(self, action: str, origin: Settings, folder: Path, kills: int) -> None:
         command = [sys.executable, "tests/bucket_crash.py", str(origin.data_dir), str(folder), action, str(kills)]
         command.append(str(origin.lake_url))
-        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPO)}, capture_output=True, text=True, cwd=REPO)
+        environment = os.environ | {"PYTHONPATH": str(REPO)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPO, check=False)
         assert done.returncode == 0, done.stderr
         cases = [
             Settings(data_dir=path, lake_url=f"{origin.lake_url}.{path.name}", _env_file=None) for path in folder.iterdir()
@@ -358,22 +359,18 @@ class TestKills:
 
 class TestDoctor:
     def storage(self, fairboard: Fairboard) -> dict[str, str]:
-        [found] = [
-            one for one in msgspec.json.decode(fairboard("doctor", "--json", status=1).stdout) if one["what"] == "storage"
-        ]
-        return dict(found)
+        findings = msgspec.json.decode(fairboard("doctor", "--json", status=1).stdout)
+        return next(dict(one) for one in findings if one["what"] == "storage")
 
     def test_a_bucket_that_is_none_is_told(
-        self, deployment: Settings, emulator: Emulator, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch
+        self, emulator: Emulator, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("FAIRBOARD_LAKE_URL", emulator.url.replace("fairboard", "fairbroad"))
         found = self.storage(fairboard)
         assert (found["state"], "there is no such bucket" in found["found"]) == ("wrong", True)
         assert "make the bucket fairbroad" in found["todo"]
 
-    def test_a_right_that_is_missing_is_named(
-        self, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_a_right_that_is_missing_is_named(self, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch) -> None:
         with s3() as server:
             enter(demand_rights(server, "s3:GetObject", "s3:ListBucket", "s3:PutObject"), monkeypatch)
             monkeypatch.setenv("FAIRBOARD_LAKE_URL", server.below("rights").url)
@@ -383,10 +380,11 @@ class TestDoctor:
 
     @pytest.mark.parametrize("emulator", ["s3"], indirect=True)
     def test_a_clock_that_is_wrong_is_told_apart_from_a_bucket_that_is_away(
-        self, deployment: Settings, emulator: Emulator, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch
+        self, emulator: Emulator, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with FaultyLine(emulator) as line:
             enter(emulator.through(line), monkeypatch)
+            monkeypatch.setenv("FAIRBOARD_LAKE_URL", emulator.url)
             line.fault = lambda *_: (403, b"<Error><Code>RequestTimeTooSkewed</Code><Message>Too skewed.</Message></Error>")
             assert "set the clock" in self.storage(fairboard)["todo"]
             line.fault = busy
