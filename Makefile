@@ -96,7 +96,7 @@ lock: .venv/dev ## resolve the dependencies anew
 clean: down ## remove ./data (its events too!), caches and the environment
 	rm -rf data .venv .peers .azurite .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 
-.PHONY: bench-warehouse bench-leaderboards bench-freshness bench-size
+.PHONY: bench-warehouse bench-bucket bench-leaderboards bench-freshness bench-size
 PEERS ?= .peers
 bench-warehouse: setup-dev $(PEERS)/bin/dbt ## the warehouse beside DuckDB by hand, pandas, Spark and dbt, in an environment made for them (needs Java)
 	python benchmarks/warehouse_bench.py --peers $(PEERS)
@@ -105,6 +105,9 @@ $(PEERS)/bin/dbt: benchmarks/peers.txt | .venv/dev
 	$(PYTHON) -m venv $(PEERS)
 	uv pip install --quiet --python $(PEERS)/bin/python -r benchmarks/peers.txt
 	@touch $@
+
+bench-bucket: setup-dev ## a day's graph with the lake in a bucket (moto's), with and without copies on this machine, beside a folder
+	python benchmarks/bucket_bench.py
 
 bench-leaderboards: setup-dev ## boards into Redis and the read API beside raw Redis, and what readers see (needs redis-cli, wrk)
 	python benchmarks/leaderboards_bench.py
