@@ -133,6 +133,10 @@ azurite: ## Azurite, an Azure Blob of this machine, for the tests of buckets, wh
 java: ## Java, for the tests of Spark, which skip where it is missing
 	-@deploy/system-package "Java 17 (for Spark)" openjdk-17-jre-headless "brew install openjdk@17" java -version
 
+.PHONY: bench-growth
+bench-growth: setup-dev ## how much larger the lake is on disk than what is live in it, after an hour of boards that follow the events
+	python benchmarks/lake_growth.py
+
 .PHONY: bench-fairness
 bench-fairness: setup-dev ## the fairness rules on planted cheaters, beside the original rule, PyOD and plain SQL
 	python benchmarks/fairness_bench.py --pyod
