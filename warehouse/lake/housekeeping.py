@@ -53,6 +53,7 @@ def vacuum_now(lake: "Lake", tables: Iterable[Table]) -> None:
     for table in tables:
         lake.storage.delete(superseded_of(lake, table))
         _checkpoint(lake, table)
+    lake.storage.tidy_copies(at_once=True)  # of what other machines have vacuumed before
 
 
 def checkpoint_if_due(lake: "Lake", table: Table, version: int) -> None:
