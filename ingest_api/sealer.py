@@ -34,6 +34,7 @@ from warehouse.errors import LakeError, StoreUnavailable
 from warehouse.event_rows import split_days
 from warehouse.instance import instance_of
 from warehouse.lake import Lake, Marker, Staged, write_durably
+from warehouse.lake.opening import open_storage
 from warehouse.privacy import keep_private
 from warehouse.settings import Settings, load_settings
 from warehouse.tables import EVENTS, REJECTS
@@ -41,6 +42,7 @@ from warehouse.tables import EVENTS, REJECTS
 _PAUSE_S = 0.2
 _LOOKS_EVERY_S = 60
 _AT_ONCE = 2
+_TIDY_S = 15 * 60  # between two looks for copies of a bucket's files that are no more
 _BATCH = 16  # segments that are committed together
 _NOTED = ".batch.json"
 
@@ -59,12 +61,8 @@ def seal_once(settings: Settings) -> int:
     pa.set_memory_pool(pa.system_memory_pool())
     with _alone(root):
         _recover_dead_slots(root)
-        try:
-            sealer = _Sealer(settings, root)
-            sealer.finish_batches()
-        except StoreUnavailable:
-            trouble.note(root, "The lake's bucket cannot be used; events stay in the journal, and the log says why.")
-            raise
+        sealer = _Sealer(settings, root)
+        sealer.finish_batches()
         segments = sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name)
         for start in range(0, len(segments), _BATCH):
             sealer.seal(segments[start : start + _BATCH])
@@ -82,12 +80,15 @@ def run(settings: Settings, parent: int) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    looked = -math.inf
+    looked, tidied = -math.inf, time.monotonic()
     while not stop.wait(_PAUSE_S) and os.getppid() == parent:
         _try_to_seal(settings)
         if time.monotonic() - looked >= _LOOKS_EVERY_S:
             looked = time.monotonic()
             count_damaged(settings)
+        if time.monotonic() - tidied >= _TIDY_S:
+            tidied = time.monotonic()
+            _tidy_copies(settings)
     _try_to_seal(settings)
 
 
@@ -109,6 +110,14 @@ def count_damaged(settings: Settings) -> None:
             Metrics.of(journal_dir(settings), "sealer").put("fairboard_lake_damaged_files", len(quarantined(lake, EVENTS)))
     except (OSError, LakeError, StoreUnavailable) as error:
         log.warning("lake.unseen", reason=str(error))
+
+
+def _tidy_copies(settings: Settings) -> None:
+    """Let copies go of what other machines have erased since: this process may be the only one of ours here."""
+    try:
+        open_storage(settings).tidy_copies()
+    except StoreUnavailable as error:
+        log.warning("copies.untidied", reason=str(error))
 
 
 @contextmanager

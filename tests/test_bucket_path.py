@@ -5,6 +5,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -156,6 +157,8 @@ def test_events_become_boards_answers_and_pages_and_are_forgotten_and_restored(
     assert any(LEAVER in list(grid.value["player_id"]) for grid in app.dataframe if "player_id" in grid.value)
 
     assert naming(LEAVER, objects(emulator, tmp_path / "look"))
+    copy = next((deployment.data_dir / "cache/player_days").rglob("*.parquet"))
+    shutil.copy(copy, copy.with_name("of-what-another-machine-vacuumed.parquet"))
     fairboard("forget", LEAVER, "--yes")
     assert naming(LEAVER, objects(emulator, tmp_path / "look")) == []
     assert naming(LEAVER, files(deployment.data_dir / "cache")) == []
@@ -259,12 +262,12 @@ class TestLeasesOfPostgres:
             pass
 
     def test_a_lease_that_is_lost_with_its_connection_says_so(self, leases: Leases, postgres_url: str) -> None:
-        """A server that restarts: who waits is told, and who holds is done; the conditional commit is what keeps tables whole."""
+        """A server that restarts: who waits is told, who holds goes on; the conditional commit is what keeps tables whole."""
 
         def end(granted: bool) -> None:
-            one = sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted = :is")
+            one = sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted = :g")
             with sa.create_engine(postgres_url).begin() as connection:
-                wait_until(lambda: bool(connection.execute(one, {"is": granted}).all()), "there is one")
+                wait_until(lambda: bool(connection.execute(one, {"g": granted}).all()), "there is one")
 
         other = AdvisoryLocks(postgres_url)
         with ThreadPoolExecutor(1) as pool, leases.hold("x"):
@@ -301,7 +304,7 @@ class TestABucketThatIsAway:
                     wait_until(lambda: running.http.get("/readyz").status_code == 503, "it says that nothing is sealed")
                     ready = running.http.get("/readyz").json()
                     assert (ready["status"], ready["journal"]) == ("unready", "ok")
-                    assert "bucket" in ready["sealer"] or "cannot be sealed" in ready["sealer"]
+                    assert "kept" in ready["sealer"]
                     play()
                     failed = fairboard("materialize", "--from", day, "--to", day, status=1)
                     assert "may be run again" in failed.stderr

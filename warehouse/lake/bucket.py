@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from warehouse.lake.cache import Cache
+from warehouse.lake.cache import HELD_S, Cache
 from warehouse.lake.names import LakeFile, is_data_file
 from warehouse.lake.storage import DamagedFile, Storage, Stored
 from warehouse.lake.trouble import PASSING, BucketUnavailable, cloud_prefix, explain
@@ -199,9 +199,11 @@ class Bucket(Storage):
             if not error.no_file:
                 raise
 
-    def tidy_copies(self) -> None:
+    def tidy_copies(self, *, at_once: bool = False) -> None:
         """See `Storage`."""
-        self.cache.keep_only({stored.name for stored in self.list("")})
+        began = time.time()
+        names = {stored.name for stored in self.list("")}
+        self.cache.keep_only(names, began if at_once else began - HELD_S)  # what was put meanwhile is not in the list
 
     def shown(self, name: str) -> str:
         """See `Storage`."""

@@ -108,14 +108,14 @@ class Cache:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
-    def keep_only(self, names: Collection[str]) -> None:
-        """Take away every copy that is not of these names and was not used within `HELD_S`.
+    def keep_only(self, names: Collection[str], unused_since: float) -> None:
+        """Take away every copy that is not of these names and was not used since then (s since the epoch).
 
         The bucket's present files given, copies of what others have erased or vacuumed go.
         """
         with self._locked(fcntl.LOCK_EX):
             for path, _, used in self._copies():
-                if time.time() - used > HELD_S and path.relative_to(self.folder).as_posix() not in names:
+                if used < unused_since and path.relative_to(self.folder).as_posix() not in names:
                     path.unlink(missing_ok=True)
 
     def _make_room(self) -> None:

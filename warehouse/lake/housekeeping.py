@@ -37,14 +37,16 @@ class Tidied:
     live: int = 0
 
 
-def tidy(lake: "Lake", tables: Iterable[Table] = TABLES.values()) -> list[Tidied]:
+def tidy(lake: "Lake", tables: Iterable[Table] | None = None) -> list[Tidied]:
     """Vacuum what was superseded longer ago than FAIRBOARD_SNAPSHOT_MINUTES, and what no reader of this machine can hold.
 
     Where superseded files come to more than half of the live ones, as today's do where boards follow the events, the oldest go
-    earlier, down to a minute; not where other machines read the lake, too.
+    earlier, down to a minute; not where other machines read the lake, too. Without `tables`, all, and this machine's copies of
+    files that are no more: that lists the whole bucket.
     """
-    done = [done for table in tables if (done := _tidy(lake, table))]
-    lake.storage.tidy_copies()
+    done = [done for table in tables or TABLES.values() if (done := _tidy(lake, table))]
+    if tables is None:
+        lake.storage.tidy_copies()
     return done
 
 
@@ -53,6 +55,7 @@ def vacuum_now(lake: "Lake", tables: Iterable[Table]) -> None:
     for table in tables:
         lake.storage.delete(superseded_of(lake, table))
         _checkpoint(lake, table)
+    lake.storage.tidy_copies(at_once=True)  # of what other machines have vacuumed before
 
 
 def checkpoint_if_due(lake: "Lake", table: Table, version: int) -> None:

@@ -102,8 +102,11 @@ class Storage(ABC):
         return nullcontext()
 
     @abstractmethod
-    def tidy_copies(self) -> None:
-        """Let go of this machine's copies of files that are no more: what other machines erased or vacuumed."""
+    def tidy_copies(self, *, at_once: bool = False) -> None:
+        """Let go of this machine's copies of files that are no more: what other machines erased or vacuumed.
+
+        Those that a query may be reading stay for now, unless `at_once`.
+        """
 
     @abstractmethod
     def shown(self, name: str) -> str:
@@ -209,7 +212,7 @@ class Folder(Storage):
         for name in names:
             (self.root / name).unlink(missing_ok=True)
 
-    def tidy_copies(self) -> None:
+    def tidy_copies(self, *, at_once: bool = False) -> None:
         """See `Storage`. There are none: it is read where it is."""
 
     def shown(self, name: str) -> str:
