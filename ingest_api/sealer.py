@@ -1,7 +1,7 @@
 """From the journal to Parquet: its own process, so that converting never takes the workers' time.
 
 A segment becomes one file per day, and all segments that are ready one commit per table. They go only when it is durable; what
-was committed when the sealer died is known by the number that the commit was marked with (`batch.json`).
+was committed when the sealer died is known by the number that the commit was marked with (`<number>.batch.json`).
 What does not belong here: writing Parquet (`warehouse.lake`), what an event is (`warehouse.events`).
 """
 
@@ -62,10 +62,11 @@ def seal_once(settings: Settings) -> int:
     with _alone(root):
         _recover_dead_slots(root)
         sealer = _Sealer(settings, root)
-        sealer.finish_batches()
-        segments = sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name)
-        for start in range(0, len(segments), _BATCH):
-            sealer.seal(segments[start : start + _BATCH])
+        if sealer.finish_batches():
+            segments = sorted(root.glob(f"*/*{READY}"), key=lambda path: path.name)
+            batches = (segments[start : start + _BATCH] for start in range(0, len(segments), _BATCH))
+            # A table knows the number of the last batch alone: none is begun behind one that may be half committed.
+            all(sealer.seal(batch) for batch in batches)
         if sealer.failed:
             trouble.note(
                 root, f"{sealer.failed} segments of the journal cannot be sealed; they are kept, and the log says why."
@@ -96,9 +97,9 @@ def _try_to_seal(settings: Settings) -> None:
     """A bucket that is away may be back at the next pass; dying of it would only cost another start."""
     try:
         seal_once(settings)
-    except StoreUnavailable as error:
+    except (StoreUnavailable, LakeError) as error:
         trouble.note(
-            journal_dir(settings), "The lake cannot be reached; everything is kept in the journal, and the log says why."
+            journal_dir(settings), "The lake cannot be written; everything is kept in the journal, and the log says why."
         )
         log.error("seal.failed", segment="all", reason=str(error))  # noqa: TRY400 - its stack says nothing more
 
@@ -122,7 +123,7 @@ def _tidy_copies(settings: Settings) -> None:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Two sealers take turns. Without this they would be slow, not wrong: both would write the same files."""
+    """Two sealers of one journal take turns: each has to know what the other has noted and committed."""
     with (root / "sealer.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -158,59 +159,69 @@ class _Sealer:
         self._lake = Lake(settings)
         self._metrics = Metrics.of(root, "sealer")
         self._writer = f"journal {instance_of(settings)}"
-        self._waiting: set[Path] = set()  # segments of batches that could not be finished
         self.sealed = 0
         self.failed = 0
 
-    def seal(self, segments: list[Path]) -> None:
-        """Seal segments in one commit per table. One that cannot be read stays, and does not stop the others."""
+    def seal(self, segments: list[Path]) -> bool:
+        """Seal segments in one commit per table. One that cannot be read stays, and does not stop the others.
+
+        Returns whether the batch was finished; if not, the next pass finds out what was committed of it.
+        """
         # Arrow's readers, sorts and writers leave the interpreter free.
         with ThreadPoolExecutor(_AT_ONCE, "stage-segment") as pool:
-            staging = [
-                (path, pool.submit(_stage, self._lake, self._settings, path)) for path in segments if path not in self._waiting
-            ]
+            staging = [(path, pool.submit(_stage, self._lake, self._settings, path)) for path in segments]
             contents = {path: content for path, future in staging if (content := self._staged(path, future))}
         if not contents:
-            return
+            return True
         batch = _Batch(time.time_ns(), [str(path.relative_to(self._root)) for path in contents])
         note = self._root / f"{batch.number}{_NOTED}"
         try:
             write_durably(note, msgspec.json.encode(batch))
             self._commit(batch, contents)
             self._done(note, contents)
-        except Exception as error:  # noqa: BLE001 - whatever it is: the segments stay, and the next pass finds out what was committed
+        except Exception as error:  # noqa: BLE001 - whatever it is, the segments stay
             self._fail(list(contents), error)
+            return False
+        return True
 
-    def finish_batches(self) -> None:
-        """Find out what was committed of the batches that a pass before did not finish, and do the rest."""
+    def finish_batches(self) -> bool:
+        """Find out what was committed of a batch that a pass before did not finish, and do the rest. Returns whether it is."""
         for note in sorted(self._root.glob(f"*{_NOTED}")):
             batch = msgspec.json.decode(note.read_bytes(), type=_Batch)
             paths = [path for name in batch.segments if (path := self._root / name).exists()]
-            if (
-                paths
-                and self._lake.marked(EVENTS, self._writer) != batch.number
-                and self._lake.marked(REJECTS, self._writer) != batch.number
-            ):
-                note.unlink()  # nothing of it was: its segments are like all others
-                continue
             try:
-                contents = {path: _stage(self._lake, self._settings, path) for path in paths}
+                if not any(self._lake.marked(table, self._writer) == batch.number for table in (EVENTS, REJECTS)):
+                    note.unlink()  # nothing of it was: its segments are like all others
+                    continue
+                contents = {path: content for path in paths if (content := self._stage_now(path))}
                 self._commit(batch, contents)
                 self._done(note, contents)
             except Exception as error:  # noqa: BLE001 - as in `seal`
-                self._waiting.update(paths)
                 self._fail(paths, error)
+                return False
+        return True
+
+    def _stage_now(self, path: Path) -> _Content | None:
+        """A segment of a batch again; None of one that was damaged since."""
+        try:
+            return _stage(self._lake, self._settings, path)
+        except SegmentDamagedError as error:
+            self._set_aside(path, error)
+            return None
 
     def _staged(self, path: Path, future: Future[_Content]) -> _Content | None:
         try:
             return future.result()
         except SegmentDamagedError as error:
-            if path.exists():
-                set_aside(path, str(error))
-                self._metrics.add("fairboard_seal_damaged_total")
+            self._set_aside(path, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other segments are sealed, and this one is tried again
             self._fail([path], error)
         return None
+
+    def _set_aside(self, path: Path, error: SegmentDamagedError) -> None:
+        if path.exists():
+            set_aside(path, str(error))
+            self._metrics.add("fairboard_seal_damaged_total")
 
     def _commit(self, batch: _Batch, contents: dict[Path, _Content]) -> None:
         marker = Marker(self._writer, batch.number)

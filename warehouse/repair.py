@@ -73,7 +73,9 @@ def take_in(lake: Lake, table: Table, files: Sequence[LakeFile]) -> Taken:
         has_log = is_readable(lake, table)
         there = [file for file in lake.snapshot(table).all_files if _folder(file) in folders] if has_log else []
         have = {one for file in there for one in _claims(lake, table, file)}
-        for file in _best_first(lake, table, files):
+        live = {file.name for file in there}
+        # What is in the table by now, somebody has committed or taken in while this waited: it stays.
+        for file in _best_first(lake, table, [file for file in files if file.name not in live]):
             try:
                 lake.storage.examine(file)
             except DamagedFile as error:
@@ -168,6 +170,8 @@ def settle_strays(lake: Lake, table: Table) -> Iterator[Repaired]:
             yield Repaired(one.path, f"{damaged[name].what}, and was in no table. It was moved to {target}", is_whole=False)
         elif name in done.taken:
             yield Repaired(one.path, "was taken in", is_whole=True, taken=one.file)
+        elif is_kept(table, one.file) and name not in done.known:
+            yield Repaired(one.path, "is in its table by now", is_whole=True)
         elif name in done.known and table is EVENTS:
             what = "holds what other files of its day hold already: it goes as what was merged does"
             yield Repaired(one.path, what, is_whole=True)

@@ -19,12 +19,13 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction, create_t
 
 from warehouse.errors import LakeError
 from warehouse.lake.names import Keys, LakeFile, file_name
-from warehouse.lake.snapshots import LogDamaged, Opened, log_entry, newest, snapshot_of
+from warehouse.lake.snapshots import LogDamaged, Opened, Snapshot, log_entry, newest, snapshot_of
 from warehouse.lake.storage import DamagedFile, Storage
-from warehouse.tables import Table
+from warehouse.tables import EVENTS, REJECTS, Table
 
 _TRIES: Final = 100
 _PAUSE_S: Final = 0.02
+LANDED: Final = (EVENTS, REJECTS)  # tables whose partitions have many files; of the others each has one
 LOG_KEPT_S: Final = 3600  # a log entry is kept for an hour after its files may go
 ASIDE: Final = "fairboard.aside"  # in the log entry of a commit that takes damaged files out
 
@@ -93,12 +94,18 @@ def commit(
         delta, before = known
         present = {file.name: file for files in before.files.values() for file in files}
         gone = [file.name for file in removed if file.name not in present]
-        if attempt and len(gone) == len(removed) and all(one.name in present for one in staged):
+        is_ours = marker is None or delta.transaction_version(marker.writer) == marker.number
+        if attempt and is_ours and len(gone) == len(removed) and all(one.name in present for one in staged):
             return known, len(staged) + len(removed)  # the answer to an attempt was lost, and it was made
         if gone:
             raise LostRace(
                 f"{table.name}: {gone[0]} was taken away by another writer meanwhile; nothing was changed by this one. "
                 "Run the same again."
+            )
+        if others := _besides(table, before, staged, removed):
+            raise LostRace(
+                f"{table.name}: another writer has computed the partition of {others[0]} meanwhile; nothing was changed by "
+                "this one. Run the same again."
             )
         placed |= _heal(storage, [(present[one.name], one) for one in staged if one.name in present])
         added = [one for one in staged if one.name not in present]
@@ -109,10 +116,10 @@ def commit(
         if waiting := {one.name: one.temporary for one in added if one.temporary and one.name not in placed}:
             storage.put(waiting)  # one that somebody has taken away meanwhile is an error: nothing may stand for it
             placed |= waiting.keys()
-        delta = _evolved(storage, table, delta)
         # Another's commit may be visible and not on disk yet: what stands on it must not outlive it.
         storage.flush([log_entry(table, before.version)])
         try:
+            delta = _evolved(storage, table, delta)
             with storage.guarded():
                 delta.create_write_transaction(
                     [*(_add(table, one) for one in added), *(_remove(table, file) for file in taken)],
@@ -120,7 +127,7 @@ def commit(
                     schema=_schema(table),
                     partition_by=list(table.partition),
                     commit_properties=CommitProperties(
-                        app_transactions=[Transaction(*marker)] if marker else None,
+                        app_transactions=_transactions(table, marker),
                         custom_metadata={ASIDE: "yes"} if aside else None,
                     ),
                     post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
@@ -139,6 +146,20 @@ def commit(
         storage.flush([log_entry(table, version) for version in range(before.version + 1, after.version + 1)])
         return (delta, after), len(added) + len(taken)
     raise LakeError(f"{table.name}: others wrote without a pause, {_TRIES} attempts failed; nothing was changed. Run it again.")
+
+
+def _transactions(table: Table, marker: Marker | None) -> list[Transaction]:
+    """What a commit is marked with. One that computes is refused beside another: delta-rs takes two that only add files."""
+    marks = [Transaction(*marker)] if marker else []
+    return marks if table in LANDED else [*marks, Transaction("computed", time.time_ns())]
+
+
+def _besides(table: Table, before: Snapshot, staged: Sequence[Staged], removed: Sequence[LakeFile]) -> list[str]:
+    """Files that a partition which is computed as a whole would have beside the staged one."""
+    if table in LANDED:
+        return []
+    gone = {file.name for file in removed} | {one.name for one in staged}
+    return [file.name for one in staged for file in before.of(one.keys) if file.name not in gone]
 
 
 def found_anew(storage: Storage, table: Table, staged: Sequence[Staged], kept_s: float) -> None:

@@ -171,8 +171,9 @@ class Lake:
         return fingerprint_of(table, self.of(table, keys))
 
     def basis(self, table: Table, keys: Keys) -> str | None:
-        """What a derived partition was computed from; None where it was not computed."""
-        return next((file.basis for file in self.of(table, keys)), None)
+        """What a derived partition was computed from; None where it was not computed, `""` where two writers did at once."""
+        files = self.of(table, keys)
+        return files[0].basis if len(files) == 1 else "" if files else None
 
     # Writing
 

@@ -233,6 +233,7 @@ def move_durably(moves: Sequence[tuple[Path, Path]]) -> None:
     for source, target in moves:
         made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
+        os.utime(source)  # what was staged long ago is new in its place: a vacuum and a repair go by that
         source.replace(target)
         folders |= {target.parent, *(folder.parent for folder in made)}
     flush(sorted(folders))
