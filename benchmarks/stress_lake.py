@@ -98,7 +98,7 @@ def together(barrier: Barrier) -> None:
 def run(role: str, settings: Settings, seed: int, seconds: float) -> Tally:
     """Be a writer or reader until the time is up."""
     step, tally = ROLES[role](settings, seed), Tally()
-    _barrier.wait(timeout=120)
+    _barrier.wait(timeout=300)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

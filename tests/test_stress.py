@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "stress_lake.py"
 
 
+@pytest.mark.timeout(600)  # nine processes: 30 s of CPU, which a busy machine makes minutes
 def test_no_read_fails_or_mixes_beside_sealers_folds_and_vacuuming_and_the_end_is_as_computed_afresh() -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT, "--seconds", "10", "--kept", "2"], capture_output=True, text=True, check=False
