@@ -108,7 +108,7 @@ def _over_days(settings: Settings, sql: str, table: Table, days: Days, **paramet
 
 def _over_board(settings: Settings, sql: str, board: Board, **parameters: Any) -> pl.DataFrame:
     def bind(engine: DuckDBEngine) -> None:
-        engine.bind_files(LEADERBOARDS, engine.lake.paths(engine.lake.of(LEADERBOARDS, board.keys)), "board")
+        engine.bind_files(LEADERBOARDS, engine.lake.of(LEADERBOARDS, board.keys), "board")
 
     return _answer(settings, board.stamp, sql, bind, parameters, board.at)
 

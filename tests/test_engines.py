@@ -1,6 +1,10 @@
 """Two engines, one set of models: DuckDB and Spark give the same rows, and the same lake byte for byte."""
 
+# ruff: noqa: F401, F811 (a fixture is found by its name, wherever it is imported from)
+
+import shutil
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import date
 from importlib import import_module
@@ -12,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 import sqlglot
+from buckets import Emulator, enter, s3_server
 from conftest import land_events, progression
 from spark_fixtures import (
     BEFORE,
@@ -84,6 +89,9 @@ QUERIES = {
     "no rows": "SELECT id, day, list(note ORDER BY id) AS notes FROM sample WHERE id > 99 GROUP BY id, day",
 }
 CONNECTED = (PLAYER_DAYS.name, PROGRESSION.name, LEADERBOARDS.name)
+ODD_SEASONS = sorted(
+    ["2026-11", "a b", "ü", "50%", "a=b", "a/b", "a%2Fb", "x'y", "{a}", "[1]*?", "#1", "a:b", "a\\b", "a+b", '"']
+)
 PUBLISHED_TABLES = (RECEIPTS, PLAYER_PROGRESS, SUSPICIOUS_EVENTS, CASE_EVIDENCE, LEADERBOARD_SNAPSHOTS)
 
 
@@ -95,6 +103,13 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
         for engine in (duckdb, spark):
             engine.bind_rows("sample", SAMPLE)
         yield [duckdb, spark]
+
+
+@pytest.fixture
+def bucket(s3_server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    found = s3_server.below(uuid.uuid4().hex)
+    enter(found, monkeypatch)
+    return found
 
 
 @pytest.fixture
@@ -134,8 +149,10 @@ def published(settings: Settings) -> dict[str, list[str]]:
 
 
 @pytest.mark.timeout(600)
-def test_spark_connect_computes_the_same_tables(tmp_path: Path) -> None:
-    """It is not refused, and nobody is excluded: a relation without rows."""
+def test_spark_connect_computes_the_same_tables_and_is_refused_where_it_cannot_read_the_lake(
+    tmp_path: Path, bucket: Emulator
+) -> None:
+    """Spark's own server is no wrong one, and nobody is excluded: a relation without rows."""
     needs_spark()
     duckdb, spark = (
         Settings(data_dir=tmp_path / name, first_day=date.fromisoformat(BEFORE), _env_file=None) for name in ("duckdb", "spark")
@@ -149,8 +166,16 @@ def test_spark_connect_computes_the_same_tables(tmp_path: Path) -> None:
         by_connect = spark.model_copy(update={"engine": "spark", "spark_url": url})
         select = [word for name in CONNECTED for word in ("--select", name)]
         run(by_connect, "fairboard", "materialize", "--from", BEFORE, "--to", BEFORE, *select)
-    assert lake_files(spark) == lake_files(duckdb)
-    assert all(Lake(spark).files(TABLES[name]) for name in CONNECTED)
+        assert lake_files(spark) == lake_files(duckdb)
+        assert all(Lake(spark).files(TABLES[name]) for name in CONNECTED)
+        # This server has no connector for the bucket, and does not see this machine's copies.
+        in_bucket = by_connect.model_copy(update={"lake_url": bucket.url})
+        land_events(in_bucket, [progression("ann", BEFORE, 5)])
+        message = run(in_bucket, "fairboard", "materialize", "--from", BEFORE, "--to", BEFORE, *select, status=1)
+    assert f"Spark at {url} cannot read the lake in {bucket.url}" in message
+    assert "S3AFileSystem" in message
+    assert "Nothing was computed. Its machines read the bucket themselves: give them Hadoop's connector" in message
+    assert not [one.name for one in Lake(in_bucket).storage.list("") if "probe" in one.name]
 
 
 @pytest.mark.timeout(600)
@@ -183,6 +208,38 @@ def test_a_server_that_does_not_see_the_lake_is_told_so(tmp_path: Path) -> None:
         message = run(elsewhere, "fairboard", "materialize", "--from", BEFORE, "--to", BEFORE, status=1)
     assert "Spark does not see /proc/self/cwd/lake/_tmp/probe." in message
     assert "Nothing was computed. Each of its machines has to read the lake's files under the path that this one has" in message
+
+
+def test_spark_here_reads_this_machines_copies_of_a_bucket_and_a_cluster_the_bucket(
+    bucket: Emulator, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hadoop finds `s3a://` in a folder here: no connector to S3 comes from PyPI."""
+    at = on_spark(settings).model_copy(update={"lake_url": bucket.url})
+    with open_engine(at) as spark:
+        rows = [board_row(season) for season in ODD_SEASONS]
+        for row in rows:
+            part = pa.Table.from_pylist([row], schema=LEADERBOARDS.schema).select(LEADERBOARDS.file_schema.names)
+            spark.lake.write(LEADERBOARDS, part, {name: row[name] for name in LEADERBOARDS.partition})
+        spark.bind(LEADERBOARDS)
+        assert spark.query("SELECT * FROM leaderboards ORDER BY season").read_all().to_pylist() == rows
+
+        folder = tmp_path / "of the cluster"
+        for stored in spark.lake.storage.list(LEADERBOARDS.name):
+            (path := folder / stored.name).parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(spark.lake.storage.read(stored.name) or b"")
+        view_fs = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
+        spark.session.conf.set("fs.s3a.impl", view_fs)
+        spark.session.conf.set(f"fs.viewfs.mounttable.fairboard.link./{bucket.prefix}", folder.as_uri())
+        shutil.rmtree(at.data_dir / "cache")
+        monkeypatch.setattr(spark, "settings", at.model_copy(update={"spark_url": "spark://master:7077"}))
+        spark.bind(LEADERBOARDS)
+        assert spark.query("SELECT * FROM leaderboards ORDER BY season").read_all().to_pylist() == rows
+        assert not (at.data_dir / "cache" / LEADERBOARDS.name).exists()
+
+
+def board_row(season: str) -> dict[str, Any]:
+    row = dict.fromkeys(LEADERBOARDS.schema.names, 7) | {"window_kind": "weekly", "season": season, "player_id": f"of {season}"}
+    return row | {"window_start": date(2026, 5, 4), "as_of": date(2026, 5, 9), "movement": None}
 
 
 @pytest.mark.parametrize("sql", ["SELECT list(x) FROM t", "SELECT list(x ORDER BY y DESC) FROM t"])

@@ -101,8 +101,8 @@ def _late_events(engine: Engine, window: Window, players: pl.Series, before: Fol
         older += files[: counted or 0]
         newer += files[counted or 0 : _counted(files, has.files)]
     duckdb = engine.duckdb
-    duckdb.bind_files(EVENTS, engine.lake.paths(newer), "newer_events")
-    duckdb.bind_files(EVENTS, engine.lake.paths(older), "older_events")
+    duckdb.bind_files(EVENTS, newer, "newer_events")
+    duckdb.bind_files(EVENTS, older, "older_events")
     duckdb.bind_rows("changed_players", pa.table({"player_id": pa.array(players.to_list(), pa.string())}))
     dates, times = pa.array(arrived, pa.date32()), pa.array(arrived.values(), pa.int64())
     duckdb.bind_rows("merged_days", pa.table({"event_date": dates, "after_ms": times}))

@@ -99,7 +99,7 @@ def _schema(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
 
 
 def _keys(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    engine.bind_files(table, engine.lake.paths(_written(engine, table, days)))
+    engine.bind_files(table, _written(engine, table, days))
     key = ", ".join(table.key)
     missing = " OR ".join(f"{column} IS NULL" for column in table.key)
     sql = f"SELECT count(*), {key} FROM {table.name} GROUP BY {key} HAVING count(*) > 1 OR {missing}"  # noqa: S608 - the contract's names
@@ -197,7 +197,7 @@ def _daily_metrics_sums(engine: DuckDBEngine, table: Table, days: Days) -> Itera
 def _leaderboards_sums(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
     bind_boards(engine, History(engine), windows_of(engine, days))
     engine.bind_exclusions()
-    engine.bind_files(table, engine.lake.paths(_written(engine, table, days)))
+    engine.bind_files(table, _written(engine, table, days))
     differing = _differing(engine, _PLAYERS_OF_WINDOWS, _BOARDS, LEADERBOARDS.partition, ("xp",))
     yield from _if_current(engine, table, differing)
 

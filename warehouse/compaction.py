@@ -127,7 +127,7 @@ def merge(
     lake = engine.lake
     facts = [facts_of(lake, file) for file in files]
     landed = sum(fact.landed or file.rows for fact, file in zip(facts, files, strict=True))
-    engine.bind_landed(lake.paths(files), without)
+    engine.bind_landed(files, without)
     rows = _ask(engine, "SELECT count(*) FROM landed")
     basis = ""
     imports: set[str] = set()
@@ -187,7 +187,7 @@ def count_landed(engine: DuckDBEngine, days: Days) -> Landed:
             told.append(Landed(landed, 0, 0))
             read += files
     if read:
-        engine.bind_landed(engine.lake.paths(read))
+        engine.bind_landed(read)
         told += [Landed(0, row["events"], row["conflicts"]) for row in engine.run("landings").read_all().to_pylist()]
     return Landed(*(sum(counts) for counts in zip(*told, strict=True))) if told else Landed(0, 0, 0)
 

@@ -4,7 +4,7 @@
 so. Event ids share their beginnings with the row before (delta byte array: 1.4 to 0.4); players stand in runs, which zstd finds
 where no dictionary hides them (delta length byte array: 0.1); kill times differ in their lower bits (delta binary packed: 0.3);
 times have nothing that is shorter than zstd over the plain numbers (1.9; packed 2.1); the rest repeats (dictionary).
-Byte stream split would save another 0.5 bytes, and is not used: DuckDB before 2, Spark before 4.1, PyArrow before 16 and their
+Byte stream split would save another 0.5 bytes, and is not used: DuckDB before 2, Spark before 4.3, PyArrow before 16 and their
 like refuse it for integers.
 
 Elsewhere only names repeat. A dictionary of ids and sums is as long as the column, and took half of the writer's time and a

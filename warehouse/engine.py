@@ -5,7 +5,7 @@ and Spark (`spark.py`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -21,7 +21,7 @@ from sqlglot import exp
 
 from warehouse import small_tables
 from warehouse.calendar import Calendar
-from warehouse.lake import Lake, noted_in
+from warehouse.lake import Lake, LakeFile, noted_in
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
 from warehouse.verdicts import exclusions
@@ -98,7 +98,7 @@ class Engine(ABC):
         Raises:
             DamagedFile: a file is not as it was written, and the lake `checks`.
         """
-        files = self.lake.paths(self.lake.files(table, days))
+        files = self.lake.files(table, days)
         if table is EVENTS:
             self.bind_files(table, files, "landed")
             self._bind_sql("events", events_sql(self.lake, days))
@@ -156,8 +156,12 @@ class Engine(ABC):
         """Make a small Arrow table a relation."""
 
     @abstractmethod
-    def bind_files(self, table: Table, files: list[Path], name: str = "") -> None:
-        """Make those files of a table a view of its name, or of another. What a file is too old to have is NULL."""
+    def bind_files(self, table: Table, files: Sequence[LakeFile], name: str = "") -> None:
+        """Make those files of a table a view of its name, or of another. What a file is too old to have is NULL.
+
+        Raises:
+            DamagedFile: see `bind`.
+        """
 
     @abstractmethod
     def hold(self, name: str) -> None:
@@ -213,13 +217,13 @@ class DuckDBEngine(Engine):
         """See `Engine`."""
         self.connection.register(name, rows)
 
-    def bind_files(self, table: Table, files: list[Path], name: str = "") -> None:
+    def bind_files(self, table: Table, files: Sequence[LakeFile], name: str = "") -> None:
         """See `Engine`."""
-        self._bind_sql(name or table.name, scan(table, files))
+        self._bind_sql(name or table.name, scan(table, self.lake.paths(files)))
 
-    def bind_landed(self, files: list[Path], without: str | None = None) -> None:
+    def bind_landed(self, files: Sequence[LakeFile], without: str | None = None) -> None:
         """Make raw files of `events` the view `landed`; `without` leaves a player's rows out."""
-        sql = scan(EVENTS, files)
+        sql = scan(EVENTS, self.lake.paths(files))
         if without is not None:
             sql = f"SELECT * FROM ({sql}) WHERE player_id <> {exp.Literal.string(without).sql(dialect='duckdb')}"  # noqa: S608 - a literal
         self._bind_sql("landed", sql)

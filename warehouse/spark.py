@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from sqlglot.generators.spark import SparkGenerator
 
 from warehouse.engine import DuckDBEngine, Engine, Parameter, with_values
 from warehouse.errors import SettingsError
+from warehouse.lake import LakeFile
 from warehouse.settings import Settings
 from warehouse.tables import Table
 
@@ -49,6 +51,7 @@ _SEMANTICS = {
     "spark.sql.session.timeZone": "UTC",
 }
 CONNECT_PORT = 15002
+_TRACE = "\n\tat "  # Java's, in a message
 _GLOB = re.compile(r"([\\{}\[\]*?])")
 
 
@@ -143,18 +146,61 @@ class SparkEngine(Engine):
             self.session.catalog.dropTempView(view)
         self.lake.refresh()
 
-    def bind_files(self, table: Table, files: list[Path], name: str = "") -> None:
-        """See `Engine`."""
+    def bind_files(self, table: Table, files: Sequence[LakeFile], name: str = "") -> None:
+        """See `Engine`. What a cluster reads from a bucket is not compared with its digest.
+
+        Raises:
+            SettingsError: the cluster cannot read the bucket.
+        """
         name = name or table.name
         if not files:
             self.bind_rows(name, table.schema.empty_table())
             return
-        self._bind(name, self.read_files(table, files, files[0].parents[len(table.partition)]))
+        if not self.reads_bucket:
+            self._bind(name, self.read_files(table, [str(path) for path in self.lake.paths(files)]))
+            return
+        try:
+            self._bind(name, self.read_files(table, [self.url(file.name) for file in files]))
+        except (PySparkException, Py4JError) as error:
+            raise self.no_bucket(error) from error
 
-    def read_files(self, table: Table, files: list[Path], root: Path) -> DataFrame:
-        """The rows of those files below a table's folder, as its contract has them."""
+    @property
+    def reads_bucket(self) -> bool:
+        """Whether Spark reads the lake's bucket itself, not this machine's copies: its machines do not have them."""
+        return bool(self.settings.lake_bucket) and not self.settings.spark_url.startswith("local")
+
+    def url(self, name: str) -> str:
+        """A file of the bucket, as Hadoop's connectors name it.
+
+        Raises:
+            SettingsError: it is not said which Azure account is meant.
+        """
+        scheme, _, place = self.lake.storage.shown(name).partition("://")
+        if scheme != "az":
+            return f"{'s3a' if scheme == 's3' else scheme}://{place}"
+        container, _, rest = place.partition("/")
+        if account := os.environ.get("AZURE_STORAGE_ACCOUNT_NAME"):
+            return f"abfss://{container}@{account}.dfs.core.windows.net/{rest}"
+        raise SettingsError(
+            "FAIRBOARD_LAKE_URL: Spark has to be told the account of az://, and AZURE_STORAGE_ACCOUNT_NAME is not set. Nothing "
+            f"was computed. Set it, or write abfss://{container}@<account>.dfs.core.windows.net/…"
+        )
+
+    def no_bucket(self, error: Exception) -> SettingsError:
+        """What to say where Spark cannot read the bucket."""
+        reason = str(error).strip().partition(_TRACE)[0]
+        return SettingsError(
+            f"FAIRBOARD_SPARK_URL: Spark at {_server(self.settings.spark_url)} cannot read the lake in "
+            f"{self.settings.lake_bucket}: {reason}\nNothing was computed. Its machines read the bucket themselves: give them "
+            "Hadoop's connector for it and credentials of their own (docs/engines.md), or set FAIRBOARD_SPARK_URL=local[*] or "
+            "FAIRBOARD_ENGINE=duckdb, which read this machine's copies."
+        )
+
+    def read_files(self, table: Table, files: Sequence[str]) -> DataFrame:
+        """The rows of those files, paths or URLs in a partition's folder each, as the table's contract has them."""
         schema = ", ".join(f"`{c.name}` {_spark_type(c.sql_type)}" for c in table.columns)
-        reader = self.session.read.schema(schema).option("basePath", str(root))
+        [root, *_] = files[0].rsplit("/", len(table.partition) + 1)
+        reader = self.session.read.schema(schema).option("basePath", root)
         # Spark puts a partition's columns last; the contract has them first.
         return reader.parquet(*map(_literal, files)).select(table.schema.names)
 
@@ -186,7 +232,7 @@ def open_session(settings: Settings) -> SparkSession:
         for name, value in _SEMANTICS.items():
             session.conf.set(name, value)
     except (PySparkException, Py4JError) as error:
-        reason = str(error).partition("\n\tat ")[0]
+        reason = str(error).partition(_TRACE)[0]
         raise SettingsError(
             f"FAIRBOARD_SPARK_URL: Spark at {_server(settings.spark_url)} cannot be used: {reason}\nNothing was computed. "
             "Correct that, or set FAIRBOARD_ENGINE=duckdb."
@@ -252,6 +298,6 @@ def _spark_type(duckdb_type: str) -> str:
     return exp.DataType.build(duckdb_type, dialect="duckdb").sql(dialect=Spark4)
 
 
-def _literal(path: Path) -> str:
+def _literal(path: str) -> str:
     """A path that Spark, which reads patterns, takes as it stands."""
-    return _GLOB.sub(r"\\\1", str(path))
+    return _GLOB.sub(r"\\\1", path)

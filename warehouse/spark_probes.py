@@ -4,7 +4,8 @@ What belongs here: what the engine relies on, and some server (Sail 0.7) was see
 does not: what such a server says itself that it cannot do, and Spark's own masters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from stat import S_IMODE
@@ -31,7 +32,7 @@ class Probe(NamedTuple):
     """A feature as people call it, how to ask for it (the path is a file of one event on `_DAY`), and the right answer."""
 
     feature: str
-    ask: Callable[["SparkEngine", Path], Answer]
+    ask: Callable[["SparkEngine", str], Answer]
     right: Answer
 
 
@@ -43,12 +44,7 @@ def probe(engine: "SparkEngine", server: str) -> None:
     """
     if server in _ANSWERED:
         return
-    with TemporaryDirectory(prefix="probe.", dir=engine.lake.scratch) as folder:
-        # For whoever reads the lake: the server may be another user's.
-        Path(folder).chmod(S_IMODE(engine.lake.scratch.stat().st_mode))
-        file = Path(folder) / f"event_date={_DAY}" / "probe.parquet"
-        file.parent.mkdir()
-        pq.write_table(pa.table({"event_id": ["probe"]}), file)
+    with _event(engine) as file:
         engine.session.range(0, 6, 1, 3).createOrReplaceTempView("probe")
         answers = [(feature, _answer(ask, engine, file), right) for feature, ask, right in PROBES]
         engine.session.catalog.dropTempView("probe")
@@ -61,7 +57,28 @@ def probe(engine: "SparkEngine", server: str) -> None:
     _ANSWERED.add(server)
 
 
-def _answer(ask: Callable[["SparkEngine", Path], Answer], engine: "SparkEngine", file: Path) -> Answer:
+@contextmanager
+def _event(engine: "SparkEngine") -> Iterator[str]:
+    """A file of one event where the lake is, as Spark finds it, while the context lasts."""
+    lake = engine.lake
+    with TemporaryDirectory(prefix="probe.", dir=lake.scratch) as folder:
+        # For whoever reads the lake: the server may be another user's.
+        Path(folder).chmod(S_IMODE(lake.scratch.stat().st_mode))
+        file = Path(folder) / f"event_date={_DAY}" / "probe.parquet"
+        file.parent.mkdir()
+        pq.write_table(pa.table({"event_id": ["probe"]}), file)
+        if not engine.reads_bucket:
+            yield str(file)
+            return
+        name = f"_tmp/{file.relative_to(lake.scratch)}"
+        lake.storage.put({name: file})
+        try:
+            yield engine.url(name)
+        finally:
+            lake.storage.delete([name])
+
+
+def _answer(ask: Callable[["SparkEngine", str], Answer], engine: "SparkEngine", file: str) -> Answer:
     try:
         return ask(engine, file)
     except (PySparkException, pa.ArrowException) as error:  # Arrow's where a stream of rows breaks off
@@ -74,15 +91,17 @@ def _shown(answer: Answer) -> str:
     return ", ".join("NULL" if value is None else str(value) for value in answer) or "no rows"
 
 
-def _days(engine: "SparkEngine", file: Path) -> list[Any]:
-    return engine.read_files(EVENTS, [file], file.parents[1]).toArrow()["event_date"].to_pylist()
+def _days(engine: "SparkEngine", file: str) -> list[Any]:
+    return engine.read_files(EVENTS, [file]).toArrow()["event_date"].to_pylist()
 
 
-def _partition_column(engine: "SparkEngine", file: Path) -> Answer:
+def _partition_column(engine: "SparkEngine", file: str) -> Answer:
     """Spark says that there is no such file, Sail gives no rows."""
     try:
         days = _days(engine, file)
     except PySparkException as error:
+        if engine.reads_bucket:
+            raise engine.no_bucket(error) from error
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
         days = []
@@ -95,19 +114,19 @@ def _partition_column(engine: "SparkEngine", file: Path) -> Answer:
     return days
 
 
-def _missing_file(engine: "SparkEngine", file: Path) -> Answer:
+def _missing_file(engine: "SparkEngine", file: str) -> Answer:
     try:
-        return _days(engine, file.with_name("missing.parquet"))
+        return _days(engine, file.replace("probe.parquet", "missing.parquet"))
     except PySparkException:
         return "an error"
 
 
-def _column(sql: str) -> Callable[["SparkEngine", Path], Answer]:
+def _column(sql: str) -> Callable[["SparkEngine", str], Answer]:
     """Ask for a column over `probe`: `id` from 0 to 5 in three partitions. So few rows come at once, without a stream."""
     return lambda engine, _: engine.rows(sql).toArrow()["answer"].to_pylist()
 
 
-def _order(engine: "SparkEngine", _: Path) -> Answer:
+def _order(engine: "SparkEngine", _: str) -> Answer:
     """What the lake writes is streamed, a partition's rows after the other's: mixed, they would replace each other."""
     return engine.query("SELECT id FROM probe ORDER BY -id").read_all()["id"].to_pylist()
 

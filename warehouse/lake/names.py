@@ -18,6 +18,8 @@ Keys = dict[str, str | date]
 
 QUARANTINE: Final = "_quarantine"  # the folder of what was set aside, with the names it had
 _NAME: Final = re.compile(r".+-[0-9a-f]{0,48}-[0-9a-f]{64}\.parquet")
+# ASCII but letters, digits and -._~; of what is beyond it, Spark would take each byte for a character.
+_ESCAPED: Final = re.compile(r"[\x00-,/:-@[-^`{-}\x7f]")
 _BASIS_ENDS: Final = -len(f"-{'0' * 64}.parquet")
 
 
@@ -53,7 +55,11 @@ def file_name(table: Table, keys: Keys, label: str, basis: str, sha256: str) -> 
 
 def folder_name(table: Table, keys: Keys) -> str:
     """The folder of a partition (Hive style), below the lake's root."""
-    return "/".join([table.name, *(f"{key}={quote(str(keys[key]), safe='')}" for key in table.partition)])
+    return "/".join([table.name, *(f"{key}={_ESCAPED.sub(_escape, str(keys[key]))}" for key in table.partition)])
+
+
+def _escape(character: re.Match[str]) -> str:
+    return quote(character[0], safe="")
 
 
 def keys_of(table: Table, name: str) -> Keys | None:
