@@ -50,7 +50,8 @@ def restore_segment(settings: Settings, name: str, content: bytes) -> bool:
     Sealing one again that was sealed already changes nothing: its events have their ids.
     """
     root, file = journal_dir(settings), Path(name).name
-    if any(root.glob(f"*/{Path(file).stem}.*")):
+    # Of a damaged segment each part is a file that a person needs; of a sound one any form of it is the segment.
+    if any(root.glob(f"*/{file}" if DAMAGED in file else f"*/{Path(file).stem}.*")):
         return False
     folder = root / RESTORED
     folder.mkdir(parents=True, exist_ok=True)

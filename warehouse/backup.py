@@ -27,7 +27,7 @@ from warehouse.tables import TABLES
 
 MANIFESTS: Final = "backups"
 LAKE: Final = "lake"
-BESIDE_TABLES: Final = ("_quarantine", "_forget")  # folders of the lake that are no tables
+BESIDE_TABLES: Final = ("_quarantine",)  # folders of the lake that are no tables
 DATABASE: Final = "database.sqlite"
 KEYS: Final = "keys.json"
 _AT_ONCE: Final = 64  # files that are flushed together
@@ -178,10 +178,13 @@ def manifests(storage: Storage) -> dict[str, Manifest]:
     return found
 
 
-def prune(storage: Storage, keep: int) -> int:
-    """Let all but the newest backups go, and every file that none of those names. Returns how many backups went."""
+def prune(storage: Storage, keep: int, made: str) -> int:
+    """Let all but the newest backups go, and every file that none of those names. Returns how many backups went.
+
+    The one just `made` stays, whatever the clock said when others were.
+    """
     found = manifests(storage)
-    gone = list(found)[:-keep]
+    gone = [*(name for name in found if name != made), made][:-keep]
     storage.delete(gone)  # first: a backup whose files are gone would be none
     left = [manifest for name, manifest in found.items() if name not in gone]
     named = {pool_name(one) for manifest in left for one in manifest.files}

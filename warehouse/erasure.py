@@ -72,7 +72,7 @@ def forget(engine: Engine, outlets: Outlets, player: str) -> Forgotten:
                 if outlets.has_redis or name not in IN_REDIS:
                     publish(engine, outlets, name, days)
             _delete_from_database(outlets.database, player)  # what was published beside us meanwhile
-            vacuum_now(engine.lake, _holding_tables())
+        vacuum_now(engine.lake, _holding_tables())
         forgotten.removed["redis: keys"] = _delete_from_redis(outlets.redis, player) if outlets.has_redis else 0
         _check_gone(engine, player)
     forgotten.left += remove_from_leftovers(

@@ -144,6 +144,8 @@ def _mend(engine: Engine, table: Table, file: LakeFile, damage: Damage) -> Repai
     engine.lake.refresh()
     if file not in engine.lake.snapshot(table).all_files:
         return Repaired(damage.path, f"{damage.what}. It was replaced meanwhile", is_whole=True)
+    if engine.lake.storage.heal(file):
+        return Repaired(damage.path, f"{damage.what}. This machine's copy was put in its place", is_whole=True)
     if table is LEADERBOARD_REVISIONS:
         what = f"{damage.what}. It cannot be computed again: put its copy from a backup in its place (docs/operations.md)"
         return Repaired(damage.path, what, is_whole=False)

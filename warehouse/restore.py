@@ -19,11 +19,11 @@ import sqlalchemy as sa
 
 from warehouse.backup import BESIDE_TABLES, DATABASE, KEYS, LAKE, Kept, Manifest, pool_name, sqlite_file
 from warehouse.basis import behind
-from warehouse.damage import check_strays, is_readable
+from warehouse.damage import MISSING, check_strays, is_readable
 from warehouse.database import BOARD_REVISIONS, reading
 from warehouse.engine import Engine
 from warehouse.errors import SettingsError
-from warehouse.lake import DamagedFile, Lake, LakeFile, sha256, write_durably
+from warehouse.lake import QUARANTINE, DamagedFile, Lake, LakeFile, sha256, write_durably
 from warehouse.lake.storage import Storage
 from warehouse.repair import is_kept, take_in
 from warehouse.settings import Settings
@@ -63,9 +63,12 @@ def restore_lake(lake: Lake, backups: Storage, manifest: Manifest, done: Restore
             done.rows[name] = _restore_table(lake, TABLES[name], backups, files, done)
         elif files:
             done.missing.append(f"{name}: this version has no such table; its {len(files):,} files stay in the backup")
+    lake.refresh()
+    there = {f"{QUARANTINE}/{file.name}" for table in TABLES.values() for file in lake.snapshot(table).all_files}
     for kept in manifest.files:
         name = kept.name.removeprefix(f"{LAKE}/")
         is_due = kept.name != name and name.startswith(BESIDE_TABLES) and lake.storage.read(name) is None
+        is_due = is_due and name.removesuffix(MISSING) not in there  # what was set aside then is in its table now
         if is_due and (content := _content(backups, kept, done)) is not None:
             lake.storage.create(name, content)
             done.files.append(kept.name)

@@ -21,7 +21,7 @@ from warehouse.damage import MISSING, quarantine
 from warehouse.errors import LakeError
 from warehouse.folds import CONFLICTS
 from warehouse.lake import FACTS, QUARANTINE, Lake, LakeFile, as_basis, sha256
-from warehouse.lake.lake import IDENTITY, LakeIdentity
+from warehouse.lake.lake import FORMAT, IDENTITY, LakeIdentity
 from warehouse.lake.names import file_name, is_data_file, keys_of
 from warehouse.lake.storage import Folder, Stored
 from warehouse.repair import take_in
@@ -81,10 +81,13 @@ def upgrade(settings: Settings) -> Upgraded:
         records = {one.name.removeprefix(f"{RECORDS}/") for one in lake.storage.list(RECORDS)}
         if not records and not any(_old_files(lake, table) for table in TABLES.values()):
             raise LakeError(f"The lake in {lake.storage.shown('')} has nothing of format 1. Nothing was changed.")
+        # A run that was killed at its end has left records alone, of files that were merged away since.
+        is_done = msgspec.json.decode(lake.storage.read(IDENTITY) or b"", type=LakeIdentity).version == FORMAT
         for table in TABLES.values():
             for old in _old_files(lake, table):
                 _convert(lake, table, old, done)
-            _name_missing(lake, table, records, done)
+            if not is_done:
+                _name_missing(lake, table, records, done)
             files = [LakeFile(one.name, one.size, 0, int(one.modified * 1000)) for one in _new_files(lake, table)]
             known = {one.name for one in lake.snapshot(table).all_files} if _has_log(lake, table) else set()
             if offered := [file for file in files if file.name not in known]:

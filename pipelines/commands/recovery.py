@@ -1,5 +1,6 @@
 """Commands that keep a deployment's data: backup, restore, upgrade-lake."""
 
+import shutil
 import tempfile
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,8 +53,11 @@ def backup(
         _show(manifests(backups), json=json)
         return
     with open_leases(settings).hold("backup"), tempfile.TemporaryDirectory(prefix="backup-", dir=backups.scratch) as folder:
+        for left in backups.scratch.glob("backup-*"):  # of a run that was killed: copies of the journal
+            if left != Path(folder):
+                shutil.rmtree(left)
         done = back_up(settings, backups, list(copy_journal(settings, Path(folder))))
-        done.pruned = prune(backups, keep) if keep else 0
+        done.pruned = prune(backups, keep, done.name) if keep else 0
     if json:
         emit_json(done)
     else:

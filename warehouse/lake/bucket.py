@@ -20,7 +20,7 @@ from obstore.store import from_url
 
 from warehouse.lake.cache import HELD_S, Cache
 from warehouse.lake.names import LakeFile, is_data_file
-from warehouse.lake.storage import DamagedFile, Storage, Stored
+from warehouse.lake.storage import DamagedFile, Storage, Stored, sha256
 from warehouse.lake.trouble import PASSING, BucketUnavailable, cloud_prefix, explain
 
 if TYPE_CHECKING:
@@ -80,6 +80,15 @@ class Bucket(Storage):
         """See `Storage`: in the bucket, whatever the cache has."""
         with self.cache.fetched(file):
             pass
+
+    def heal(self, file: LakeFile) -> bool:
+        """See `Storage`."""
+        copy = self.cache.folder / file.name
+        if not copy.exists() or sha256(copy) != file.sha256:
+            return False
+        with self.guarded():
+            obstore.put(self._store, file.name, copy)
+        return True
 
     def _fetch(self, file: LakeFile, target: Path) -> None:
         """Download a file, whatever it holds."""

@@ -140,7 +140,7 @@ class Cache:
                 path = Path(parent, name)
                 with suppress(FileNotFoundError):  # it has just gone
                     status = path.stat()
-                    if Path(parent) != self.scratch:
+                    if not Path(parent).is_relative_to(self.scratch):
                         yield path, status.st_size, status.st_atime
                     elif path != self._lock and time.time() - status.st_mtime > LEFTOVER_S:
                         path.unlink()

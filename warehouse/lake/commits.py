@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, Transaction, create_table_with_add_actions
 
 from warehouse.errors import LakeError
+from warehouse.lake.entries import ASIDE
 from warehouse.lake.names import Keys, LakeFile, file_name
 from warehouse.lake.snapshots import LogDamaged, Opened, Snapshot, log_entry, newest, snapshot_of
 from warehouse.lake.storage import DamagedFile, Storage
@@ -27,7 +28,6 @@ _TRIES: Final = 100
 _PAUSE_S: Final = 0.02
 LANDED: Final = (EVENTS, REJECTS)  # tables whose partitions have many files; of the others each has one
 LOG_KEPT_S: Final = 3600  # a log entry is kept for an hour after its files may go
-ASIDE: Final = "fairboard.aside"  # in the log entry of a commit that takes damaged files out
 
 
 class Marker(NamedTuple):

@@ -5,13 +5,18 @@ events. delta-rs' own vacuum takes both, and counts in hours. What does not belo
 """
 
 import json
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
-from warehouse.lake.commits import ASIDE, LOG_KEPT_S, configuration
+from deltalake.exceptions import DeltaError
+
+from warehouse.errors import LakeError
+from warehouse.lake.commits import LOG_KEPT_S, configuration
+from warehouse.lake.entries import entries
 from warehouse.lake.names import QUARANTINE
 from warehouse.lake.readers import oldest_reader
 from warehouse.lake.snapshots import LogDamaged, open_table, read_snapshot, snapshot_of
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY: Final = 100  # commits
 IN_FLIGHT_S: Final = 1.0  # between a file and its commit
+STRAY_S: Final = 3600  # a computed file in no table is so old that no writer can be about to commit it
+LEFTOVER_S: Final = 6 * 3600
 HASTE_S: Final = 60  # what is superseded stays so long at least, however much it is
 
 
@@ -47,24 +54,52 @@ def tidy(lake: "Lake", tables: Iterable[Table] | None = None) -> list[Tidied]:
     done = [done for table in tables or TABLES.values() if (done := _tidy(lake, table))]
     if tables is None:
         lake.storage.tidy_copies()
+        sweep(lake)
     return done
+
+
+def sweep(lake: "Lake") -> None:
+    """Take away what killed processes have left in this machine's scratch folder: what is older than any fold takes.
+
+    Not by their process ids: those of containers that share a volume mean nothing to each other.
+    """
+    for path in lake.scratch.iterdir():
+        with suppress(FileNotFoundError):  # its writer was done with it
+            if path.name != "lock" and path.stat().st_mtime < time.time() - LEFTOVER_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def vacuum_now(lake: "Lake", tables: Iterable[Table]) -> None:
     """Take every superseded file of some tables away at once, whoever may read it: what erasure promises."""
     for table in tables:
-        lake.storage.delete(superseded_of(lake, table))
-        _checkpoint(lake, table)
+        with _told(table):
+            lake.storage.delete(superseded_of(lake, table))
+            _checkpoint(lake, table)
+    sweep(lake)
     lake.storage.tidy_copies(at_once=True)  # of what other machines have vacuumed before
 
 
-def checkpoint_if_due(lake: "Lake", table: Table, version: int) -> None:
+def checkpoint_if_due(lake: "Lake", table: Table, before: int, after: int) -> None:
     """Vacuum, write a checkpoint and cut the log, once in a hundred commits."""
-    if version > 0 and version % CHECKPOINT_EVERY == 0:
+    if before // CHECKPOINT_EVERY < after // CHECKPOINT_EVERY:
         _tidy(lake, table)
 
 
+@contextmanager
+def _told(table: Table) -> Iterator[None]:
+    """delta-rs' own errors as a sentence of ours."""
+    try:
+        yield
+    except DeltaError as error:
+        raise LakeError(f"{table.name} could not be tidied: {error}. The table is as it was; it is tried again.") from error
+
+
 def _tidy(lake: "Lake", table: Table) -> Tidied | None:
+    with _told(table):
+        return _tidied(lake, table)
+
+
+def _tidied(lake: "Lake", table: Table) -> Tidied | None:
     delta = open_table(lake.storage, table)
     if delta is None:
         return None
@@ -80,15 +115,22 @@ def _tidy(lake: "Lake", table: Table) -> Tidied | None:
         if since < min(now - (HASTE_S if too_much else kept_s), reader - HASTE_S) and _folder(name) not in hurt:
             doomed.append(name)
             done.superseded, done.freed = done.superseded - size, done.freed + size
+    if table not in (EVENTS, REJECTS, LEADERBOARD_REVISIONS):
+        doomed += [one.name for one in _strays(lake, table) if one.modified < now - max(kept_s, STRAY_S)]
     lake.storage.delete(doomed)
     done.files = len(doomed)
     wanted = configuration(kept_s)
     if not wanted.items() <= delta.metadata().configuration.items():
         with lake.storage.guarded():
             delta.alter.set_table_properties({name: str(value) for name, value in wanted.items()})
-    if delta.version() % CHECKPOINT_EVERY == 0 and delta.version():
+    if delta.version() - _last_checkpoint(lake, table) >= CHECKPOINT_EVERY:
         _checkpoint(lake, table)
     return done
+
+
+def _last_checkpoint(lake: "Lake", table: Table) -> int:
+    content = lake.storage.read(f"{table.name}/_delta_log/_last_checkpoint")
+    return int(json.loads(content)["version"]) if content else 0
 
 
 def superseded_of(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
@@ -103,18 +145,11 @@ def superseded_of(lake: "Lake", table: Table) -> dict[str, tuple[float, int]]:
     live = {file.name for files in snapshot_of(table, delta).files.values() for file in files}
     there = {one.name: one for one in lake.storage.list(table.name) if one.name not in live}
     found = {}
-    for entry in sorted(lake.storage.list(f"{table.name}/_delta_log")):
-        if entry.name.endswith(".json"):
-            try:
-                actions = [json.loads(line) for line in (lake.storage.read(entry.name) or b"").splitlines()]
-            except ValueError:  # damaged; the table could be opened, so a checkpoint stands for it
-                continue
-            aside = any(ASIDE in action.get("commitInfo", ()) for action in actions)
-            for removed in [action["remove"] for action in actions if "remove" in action]:
-                name = f"{table.name}/{unquote(removed['path'])}"
-                found[name] = removed["deletionTimestamp"] / 1000
-                if aside:
-                    del found[name]
+    for entry in entries(lake.storage, table):
+        for name, since in entry.removed:
+            found[name] = since
+            if entry.aside:
+                del found[name]
     # One that has been written since is on its way into the table again.
     return {name: (max(since, there[name].modified), there[name].size) for name, since in found.items() if name in there}
 

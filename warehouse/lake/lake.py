@@ -4,6 +4,7 @@ Reading is of one snapshot per table: what is looked up once stays as it was unt
 not belong here: what the tables mean (`tables.py`), how they are computed (`folds.py`), and damage (`damage.py`).
 """
 
+import logging
 import os
 import time
 from collections.abc import Container, Sequence
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse import encodings
-from warehouse.errors import LakeError, SettingsError
+from warehouse.errors import FairboardError, LakeError, SettingsError
 from warehouse.lake.commits import Marker, Staged, commit, found_anew
 from warehouse.lake.history import snapshot_at
 from warehouse.lake.housekeeping import checkpoint_if_due
@@ -30,6 +31,8 @@ from warehouse.lake.snapshots import Opened, Snapshot, newest
 from warehouse.lake.storage import Folder, sha256
 from warehouse.settings import Settings
 from warehouse.tables import EVENTS, TABLES, Table
+
+log = logging.getLogger(__name__)
 
 IDENTITY: Final = "_lake.json"
 FORMAT: Final = 2
@@ -234,7 +237,11 @@ class Lake:
         self._opened[table.name] = opened
         if table.name in self._snapshots:
             self._snapshots[table.name] = opened[1]
-        checkpoint_if_due(self, table, opened[1].version)
+        before = known[1].version if known else opened[1].version - 1
+        try:
+            checkpoint_if_due(self, table, before, opened[1].version)
+        except (FairboardError, OSError) as error:  # the commit is made, whatever becomes of what it leaves behind
+            log.warning("%s: its history could not be tidied: %s", table.name, error)
         return changed
 
     def found_anew(self, table: Table, staged: Sequence[Staged]) -> None:

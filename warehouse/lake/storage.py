@@ -101,6 +101,10 @@ class Storage(ABC):
         """Around what a library does at `url`: a bucket that is away or refuses becomes a `BucketUnavailable`."""
         return nullcontext()
 
+    def heal(self, _file: LakeFile) -> bool:
+        """Put a sound copy that this machine has in the place of a damaged file. Returns whether there was one."""
+        return False
+
     @abstractmethod
     def tidy_copies(self, *, at_once: bool = False) -> None:
         """Let go of this machine's copies of files that are no more: what other machines erased or vacuumed.
