@@ -1,4 +1,4 @@
-"""What `fairboard doctor` looks at: each examination gives one finding, and none of them changes anything."""
+"""What `fairboard doctor` looks at: each examination gives one finding, and leaves everything as it was."""
 
 import shutil
 import time
@@ -125,6 +125,11 @@ def _database(settings: Settings) -> Finding:
     where = engine.url.render_as_string()
     if not tables:
         return Finding("database", "look", f"{where} has no tables yet", "the first publication makes them")
+    if settings.lake_bucket and engine.dialect.name == "sqlite":
+        found = f"{where}: with SQLite one host alone may compute the lake in {settings.lake_bucket}"
+        return Finding(
+            "database", "look", found, "for several hosts, set FAIRBOARD_DATABASE_URL to a PostgreSQL that all of them use"
+        )
     return Finding("database", "ok", f"{where}, {len(tables)} tables")
 
 

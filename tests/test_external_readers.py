@@ -25,10 +25,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def test_there_are_blocks_for_each_library() -> None:
-    named = [
-        library for library in ("polars", "to_pandas", "pyarrow", "duckdb", "pyspark") if any(library in b for b in BLOCKS)
-    ]
-    assert len(named) == len(BLOCKS) == 5
+    assert all(library in block for library, block in zip(LIBRARIES, BLOCKS, strict=True))
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=LIBRARIES)

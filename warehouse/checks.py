@@ -109,7 +109,7 @@ def _keys(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
 
 
 def _events_accounted(engine: DuckDBEngine, table: Table, days: Days) -> Iterator[str]:
-    """Rows = events + duplicates + conflicts, each counted by itself; the rows are what the manifest has, the events the ids.
+    """Rows = events + duplicates + conflicts, each counted by itself; the rows are what the log has, the events the ids.
 
     Copies that compaction dropped are in no file: nothing here can tell one from an event that it lost.
     """
