@@ -1,7 +1,7 @@
 """One function per table, each taking any range of days in one pass: what the assets and `fairboard materialize` both call.
 
-A fold reads a snapshot of what lies upstream, computes the range's partitions and replaces them in one commit; one that came out
-empty is a file without rows.
+A fold reads a snapshot of what lies upstream, computes the range's partitions and replaces them in one commit; one that came
+out empty is a file without rows.
 What does not belong here: Dagster, Redis, the SQL database.
 """
 
