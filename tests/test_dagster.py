@@ -24,6 +24,7 @@ from warehouse.folds import AFTER, FOLDS, stale_days
 from warehouse.publications import PUBLISHED
 from warehouse.settings import Settings
 from warehouse.tables import TABLES, Table
+from warehouse.versions import code_of
 
 REPO = Path(__file__).parent.parent
 ASSETS = {*FOLDS, *PUBLISHED}
@@ -144,3 +145,37 @@ def test_columns_come_from_assets_upstream_and_from_columns_that_exist() -> None
         parents = {source.asset_key for source in sources}
         assert parents <= node.parent_keys if name == "fairness" else parents == node.parent_keys - after  # see table_lineage
         assert all(source.column_name in TABLES[source.asset_key.path[-1]].schema.names for source in sources)
+
+
+def versions(instance: dg.DagsterInstance, day: str) -> dict[str, tuple[str, str]]:
+    """By table: the code's version and the data's of the latest materialization of that day."""
+    found = {}
+    for name in FOLDS:
+        event = instance.get_latest_data_version_record(dg.AssetKey(name), partition_key=day)
+        assert event
+        assert event.asset_materialization
+        tags = event.asset_materialization.tags or {}
+        found[name] = (tags["dagster/code_version"], tags["dagster/data_version"])
+    return found
+
+
+def test_a_run_leaves_the_versions_of_its_code_and_data_and_the_same_data_has_the_same(
+    redis_settings: Settings, instance: dg.DagsterInstance, change_model: Change
+) -> None:
+    day = "2026-05-01"
+    land_events(redis_settings, [progression("ann", day, 10), progression("bob", day, 20)])
+    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
+    assert job.execute_in_process(partition_key=day, instance=instance).success
+    first = versions(instance, day)
+    assert {name: code for name, (code, _) in first.items()} == {name: code_of(TABLES[name]) for name in FOLDS}
+    assert job.execute_in_process(partition_key=day, instance=instance).success
+    assert versions(instance, day) == first
+    land_events(redis_settings, [progression("ann", day, 5)], "late")
+    change_model("activity_days", "ORDER BY", "ORDER BY 0 + 1, ")
+    job = build_definitions({"settings": redis_settings}).resolve_job_def("day")
+    assert job.execute_in_process(partition_key=day, instance=instance).success
+    changed = versions(instance, day)
+    assert {name for name in FOLDS if changed[name][0] != first[name][0]} == {"activity_days"}
+    same = {name for name in FOLDS if changed[name][1] == first[name][1]}
+    # Nobody fought a boss, the month runs, and no metric is about XP.
+    assert same == {"player_months", "player_boss_days", "player_item_days", "daily_metrics"}

@@ -172,7 +172,7 @@ def history(settings: Settings, days: int) -> list[date]:
 def test_months_that_a_changed_model_left_behind_is_one_run_and_today_another(
     settings: Settings, instance: dg.DagsterInstance, change_model: Change
 ) -> None:
-    days, today = history(settings, 200), NOW.date()
+    days, today = history(settings, 60), NOW.date()
     land_events(settings, [progression("ann", str(today), 10)])
     compute(settings, Days(days[0], today))
     world = World(settings, instance)

@@ -35,9 +35,13 @@ DIFF_COLUMNS = {
 }
 
 
-def choose_board(found: list[queries.Board]) -> queries.Board | None:
-    """Window, season and start, all in the URL; the latest by default."""
+def choose_board(settings: Settings) -> queries.Board | None:
+    """Window, season, start and moment, all in the URL; the latest by default."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        choice = st.container(horizontal=True, vertical_alignment="bottom", width="content")
+        moment = choose_moment(settings)
+    found = find_boards(settings, moment)
+    with choice:
         kind = st.segmented_control("Window", KINDS, default="daily", required=True, key="window", bind="query-params")
         boards = [board for board in found if board.window == kind]
         seasons = list(dict.fromkeys(board.season for board in boards))
@@ -123,8 +127,7 @@ def show_revisions(settings: Settings, board: queries.Board) -> None:
 
 settings = controls.open_page("Leaderboards", "Equal XP is ordered by who reached it first, then by player id.")
 controls.need(settings, LEADERBOARDS)
-moment = choose_moment(settings)
-board = choose_board(find_boards(settings, moment))
+board = choose_board(settings)
 if board is None:
     st.info("There is no board of that window yet.", icon=":material/leaderboard:")
     st.stop()
