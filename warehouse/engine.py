@@ -264,7 +264,8 @@ def _each_id_once(lake: Lake, days: Container[date] | None) -> bool:
 def scan(table: Table, files: list[Path]) -> str:
     """The SQL that reads those files of a table as its contract has it.
 
-    The empty SELECT gives the contract's columns and types to tables without files, and to files older than a column.
+    The empty SELECT gives the contract's columns and types to tables without files, and to files older than a column. One that
+    is younger than this version is left out.
     """
     columns = ", ".join(f"CAST(NULL AS {c.sql_type}) AS {c.name}" for c in table.columns)
     empty = f"SELECT {columns} WHERE false"
@@ -273,6 +274,6 @@ def scan(table: Table, files: list[Path]) -> str:
     paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
     hive = ", ".join(f"{c.name}: {c.sql_type}" for c in table.columns if c.name in table.partition)
     return (
-        f"{empty} UNION ALL BY NAME SELECT * FROM read_parquet([{paths}], "  # noqa: S608
-        f"hive_partitioning = true, hive_types = {{{hive}}}, union_by_name = true)"
+        f"SELECT {', '.join(table.schema.names)} FROM ({empty} UNION ALL BY NAME SELECT * FROM read_parquet([{paths}], "  # noqa: S608
+        f"hive_partitioning = true, hive_types = {{{hive}}}, union_by_name = true))"
     )

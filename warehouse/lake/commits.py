@@ -87,6 +87,7 @@ def commit(
 
     Raises:
         LostRace: a file of `removed` is not in the table any more.
+        LakeError: rows are to be replaced, and those that are there have columns that this version does not know.
     """
     placed: set[str] = set()
     for attempt in range(_TRIES):
@@ -113,6 +114,8 @@ def commit(
         taken = [file for file in removed if file.name not in names]
         if not added and not taken and marker is None:
             return known, 0
+        if added and taken:
+            _refuse_to_lose_columns(table, delta)
         if waiting := {one.name: one.temporary for one in added if one.temporary and one.name not in placed}:
             storage.put(waiting)  # one that somebody has taken away meanwhile is an error: nothing may stand for it
             placed |= waiting.keys()
@@ -121,6 +124,7 @@ def commit(
         try:
             delta = _evolved(storage, table, delta)
             with storage.guarded():
+                _evolve(table, delta)
                 delta.create_write_transaction(
                     [*(_add(table, one) for one in added), *(_remove(table, file) for file in taken)],
                     mode="append",
@@ -209,15 +213,23 @@ def _found(storage: Storage, table: Table, kept_s: float) -> Opened:
     return opened
 
 
-def _evolved(storage: Storage, table: Table, delta: DeltaTable) -> DeltaTable:
-    """The table with every column of the contract: a nullable one may be younger than it."""
+def _refuse_to_lose_columns(table: Table, delta: DeltaTable) -> None:
+    """To add rows without a column is no loss: it is NULL there. To put them in the place of others is."""
+    unknown = sorted({field.name for field in delta.schema().fields} - set(table.schema.names))
+    if unknown:
+        raise LakeError(
+            f"{table.name} has columns that this version of Fairboard does not know ({', '.join(unknown)}): a later one wrote "
+            "them, and rows that replace its own would lose them. Nothing was changed. Run the later version."
+        )
+
+
+def _evolve(table: Table, delta: DeltaTable) -> None:
+    """Give the table every column of the contract: a nullable one may be younger than it."""
     known = {field.name for field in delta.schema().fields}
     missing = [field for field in _schema(table).fields if field.name not in known]
     if missing:
-        with storage.guarded():
-            delta.alter.add_columns(missing)
-            delta.update_incremental()
-    return delta
+        delta.alter.add_columns(missing)
+        delta.update_incremental()
 
 
 def _schema(table: Table) -> Schema:
