@@ -122,7 +122,6 @@ def commit(
         # Another's commit may be visible and not on disk yet: what stands on it must not outlive it.
         storage.flush([log_entry(table, before.version)])
         try:
-            delta = _evolved(storage, table, delta)
             with storage.guarded():
                 _evolve(table, delta)
                 delta.create_write_transaction(
