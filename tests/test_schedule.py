@@ -172,7 +172,7 @@ def history(settings: Settings, days: int) -> list[date]:
 def test_months_that_a_changed_model_left_behind_is_one_run_and_today_another(
     settings: Settings, instance: dg.DagsterInstance, change_model: Change
 ) -> None:
-    days, today = history(settings, 60), NOW.date()
+    days, today = history(settings, 20), NOW.date()
     land_events(settings, [progression("ann", str(today), 10)])
     compute(settings, Days(days[0], today))
     world = World(settings, instance)
@@ -186,14 +186,14 @@ def test_months_that_a_changed_model_left_behind_is_one_run_and_today_another(
 def test_a_day_that_always_fails_stands_alone_after_a_few_ticks_and_everything_else_is_done(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
-    days = history(settings, 60)
+    days = history(settings, 24)
     world = World(settings, instance)
-    world.broken = {days[17], days[44]}
-    for _ in range(7):  # 60 days are halved six times
+    world.broken = {days[7], days[18]}
+    for _ in range(6):  # 24 days are halved five times
         world.tick()
     assert world.behind() == world.broken
-    assert [one for one in world.tick() if one.first < NOW.date()] == [Days(days[17], days[17]), Days(days[44], days[44])]
-    late = progression("bob", str(days[18]), 5)
+    assert [one for one in world.tick() if one.first < NOW.date()] == [Days(days[7], days[7]), Days(days[18], days[18])]
+    late = progression("bob", str(days[8]), 5)
     land_events(settings, [late], "late")  # beside one that always fails
     world.tick()
     world.tick()
