@@ -83,6 +83,7 @@ def test_a_time_ahead_and_a_time_before_there_was_a_lake_are_said(before: dateti
 def test_a_vacuum_spares_what_somebody_reads_as_it_was(
     before: datetime, settings: Settings, fairboard: Fairboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(housekeeping, "HASTE_S", 0)
     with DuckDBEngine(settings, at=before) as engine:
         engine.bind_all()
         later = time.time() + 16 * 60
