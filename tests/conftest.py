@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import structlog
 from redis_servers import clear
 
 from pipelines.cli import main
@@ -48,6 +49,13 @@ def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
     umask = os.umask(0o022)
     yield
     os.umask(umask)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_nobody_has_configured() -> Iterator[None]:
+    """A command that a test runs in this process configures the log for its own streams, which end with that test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
