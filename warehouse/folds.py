@@ -24,6 +24,7 @@ from warehouse.engine import Engine, model
 from warehouse.fairness.judgements import judgements
 from warehouse.fairness.rules import BASELINE_DAYS
 from warehouse.lake import DATA, DamagedFile, LakeFile, split_partitions
+from warehouse.lake.names import folder_of
 from warehouse.lake.snapshots import Place, place_of
 from warehouse.spans import History, bind_boards, bind_spans, days_of
 from warehouse.tables import (
@@ -379,8 +380,8 @@ def _write(
         for one in staged:
             one.drop()
         raise
-    was = {(file.name.rpartition("/")[0], file.sha256) for file in before if file.rows}
-    now = {(one.name.rpartition("/")[0], one.sha256) for one in staged if one.rows}
+    was = {(file.folder, file.sha256) for file in before if file.rows}
+    now = {(folder_of(one.name), one.sha256) for one in staged if one.rows}
     folded.changed = len({folder for folder, _ in was ^ now})
     lake.commit(table, staged, before)
     return folded

@@ -67,11 +67,11 @@ def take_in(lake: Lake, table: Table, files: Sequence[LakeFile]) -> Taken:
     taken: list[Staged] = []
     known: list[Staged] = []
     damaged: list[DamagedFile] = []
-    folders = {_folder(file) for file in files}
+    folders = {file.folder for file in files}
     with lake.lock(table.name):
         lake.refresh()
         has_log = is_readable(lake, table)
-        there = [file for file in lake.snapshot(table).all_files if _folder(file) in folders] if has_log else []
+        there = [file for file in lake.snapshot(table).all_files if file.folder in folders] if has_log else []
         have = {one for file in there for one in _claims(lake, table, file)}
         live = {file.name for file in there}
         # What is in the table by now, somebody has committed or taken in while this waited: it stays.
@@ -106,7 +106,7 @@ def _best_first(lake: Lake, table: Table, files: Iterable[LakeFile]) -> list[Lak
 
 def _claims(lake: Lake, table: Table, file: LakeFile) -> set[tuple[str, ...]]:
     """What a file stands for, of which a table needs one: files that landed, a label of `rejects`, or a whole partition."""
-    folder = _folder(file)
+    folder = file.folder
     if table is EVENTS:
         try:
             imports = facts_of(lake, file).imports
@@ -122,10 +122,6 @@ def _in_place(lake: Lake, table: Table, file: LakeFile) -> Staged:
     assert keys is not None
     rows = pq.read_metadata(lake.storage.paths([file])[0]).num_rows
     return Staged(table, keys, file.label, file.basis, None, file.sha256, file.size, rows)
-
-
-def _folder(file: LakeFile) -> str:
-    return file.name.rpartition("/")[0]
 
 
 def is_kept(table: Table, file: LakeFile) -> bool:
@@ -200,7 +196,7 @@ def _bring_back(lake: Lake, table: Table, file: LakeFile, damage: Damage, back: 
         lake.storage.delete([file.name])
         return Repaired(damage.path, "is in its table again, as it was written: what was set aside was deleted", is_whole=True)
     lost = LakeFile(name, 0, 0, 0)
-    merged_from = [one for one in back if _folder(one) == _folder(lost)]
+    merged_from = [one for one in back if one.folder == lost.folder]
     if table is EVENTS and lost.basis and lost.basis == as_basis(sum(map(origin_of, merged_from))):
         lake.storage.delete([file.name])
         return Repaired(damage.path, "was merged from files that are back: what was set aside was deleted", is_whole=True)

@@ -24,6 +24,7 @@ from warehouse.database import BOARD_REVISIONS, reading
 from warehouse.engine import Engine
 from warehouse.errors import SettingsError
 from warehouse.lake import QUARANTINE, DamagedFile, Lake, LakeFile, sha256, write_durably
+from warehouse.lake.names import folder_of
 from warehouse.lake.storage import Storage
 from warehouse.repair import is_kept, take_in
 from warehouse.settings import Settings
@@ -79,13 +80,13 @@ def _restore_table(lake: Lake, table: Table, backups: Storage, files: Sequence[K
     lake.refresh()
     known = lake.snapshot(table).all_files if is_readable(lake, table) else []
     # A partition that is computed stays as it is, unless one of its files is the backup's, and may be damaged.
-    live, held = {file.name for file in known}, {_folder(file.name) for file in known}
+    live, held = {file.name for file in known}, {folder_of(file.name) for file in known}
     wanted = [
         file
         for kept in files
         if is_kept(table, file := LakeFile(kept.name, kept.size, 0, kept.modified_ms))
         or file.name in live
-        or _folder(file.name) not in held
+        or folder_of(file.name) not in held
     ]
     waiting: dict[str, Path] = {}
     got = []
@@ -112,10 +113,6 @@ def _restore_table(lake: Lake, table: Table, backups: Storage, files: Sequence[K
             one.file for one in check_strays(lake, table) if one.file and one.file.name not in {f.name for f in offered}
         ]
     return take_in(lake, table, offered).rows if offered else 0
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
 
 
 def _content(backups: Storage, kept: Kept, done: Restored) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The lake's tables: read in snapshots, written in commits, in a folder or a bucket. Nothing outside knows how."""
+"""The lake's tables: read in snapshots, written in commits, in a folder or a bucket. No other package knows how."""
 
 from warehouse.lake.commits import LostRace, Marker, Staged
 from warehouse.lake.housekeeping import Tidied, strays, tidy, vacuum_now

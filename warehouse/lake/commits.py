@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -167,18 +167,23 @@ def _besides(table: Table, before: Snapshot, staged: Sequence[Staged], removed: 
 
 def found_anew(storage: Storage, table: Table, staged: Sequence[Staged], kept_s: float) -> None:
     """Begin the log of a table that has none with files that are in their places already, in one step."""
-    create_table_with_add_actions(
-        f"{storage.url}/{table.name}",
-        _schema(table),
-        [_add(table, one) for one in staged],
-        mode="error",
-        partition_by=list(table.partition),
-        name=table.name,
-        description=table.doc,
-        configuration=configuration(kept_s),
-        storage_options=dict(storage.options),
-    )
+    actions = [_add(table, one) for one in staged]
+    with storage.guarded():
+        create_table_with_add_actions(
+            f"{storage.url}/{table.name}", _schema(table), actions, mode="error", **_description(storage, table, kept_s)
+        )
     storage.flush([log_entry(table, 0)])
+
+
+def _description(storage: Storage, table: Table, kept_s: float) -> dict[str, Any]:
+    """What a new table is told of itself."""
+    return {
+        "partition_by": list(table.partition),
+        "name": table.name,
+        "description": table.doc,
+        "configuration": configuration(kept_s),
+        "storage_options": dict(storage.options),
+    }
 
 
 def configuration(kept_s: float) -> dict[str, str | None]:
@@ -192,16 +197,7 @@ def _found(storage: Storage, table: Table, kept_s: float) -> Opened:
     uri = f"{storage.url}/{table.name}"
     try:
         with storage.guarded():
-            delta = DeltaTable.create(
-                uri,
-                _schema(table),
-                mode="ignore",
-                partition_by=list(table.partition),
-                name=table.name,
-                description=table.doc,
-                configuration=configuration(kept_s),
-                storage_options=dict(storage.options),
-            )
+            delta = DeltaTable.create(uri, _schema(table), mode="ignore", **_description(storage, table, kept_s))
         opened = delta, snapshot_of(table, delta)
     except DeltaError:
         found = newest(storage, table)

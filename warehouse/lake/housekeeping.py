@@ -17,7 +17,7 @@ from deltalake.exceptions import DeltaError
 from warehouse.errors import LakeError
 from warehouse.lake.commits import LOG_KEPT_S, configuration
 from warehouse.lake.entries import entries
-from warehouse.lake.names import QUARANTINE
+from warehouse.lake.names import QUARANTINE, folder_of
 from warehouse.lake.readers import oldest_reader
 from warehouse.lake.snapshots import LogDamaged, open_table, read_snapshot, snapshot_of
 from warehouse.lake.storage import Stored
@@ -112,7 +112,7 @@ def _tidied(lake: "Lake", table: Table) -> Tidied | None:
     for name, (since, size) in sorted(superseded.items(), key=lambda item: item[1][0]):
         too_much = done.superseded > live / 2 and lake.is_alone
         # A commit says when it took a file away before anyone can see that it did.
-        if since < min(now - (HASTE_S if too_much else kept_s), reader - HASTE_S) and _folder(name) not in hurt:
+        if since < min(now - (HASTE_S if too_much else kept_s), reader - HASTE_S) and folder_of(name) not in hurt:
             doomed.append(name)
             done.superseded, done.freed = done.superseded - size, done.freed + size
     if table not in (EVENTS, REJECTS, LEADERBOARD_REVISIONS):
@@ -177,7 +177,7 @@ def _strays(lake: "Lake", table: Table) -> list[Stored]:
     # While somebody is being forgotten, what was superseded may hold them.
     hurt = set() if any(lake.storage.list("_forget")) else _hurt_folders(lake, table)
     known = {file.name for of_partition in files for file in of_partition}
-    known |= {name for name in superseded if _folder(name) not in hurt}
+    known |= {name for name in superseded if folder_of(name) not in hurt}
     return sorted(one for one in there if one.name not in known)
 
 
@@ -191,11 +191,7 @@ def _hurt_folders(lake: "Lake", table: Table) -> set[str]:
     there = {one.name: one.size for one in lake.storage.list(table.name)}
     files = [file for files in read_snapshot(lake.storage, table).files.values() for file in files]
     aside = [one.name.removeprefix(f"{QUARANTINE}/") for one in lake.storage.list(f"{QUARANTINE}/{table.name}")]
-    return {_folder(name) for name in [*aside, *(file.name for file in files if there.get(file.name) != file.size)]}
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+    return {folder_of(name) for name in [*aside, *(file.name for file in files if there.get(file.name) != file.size)]}
 
 
 def _checkpoint(lake: "Lake", table: Table) -> None:

@@ -33,6 +33,11 @@ class LakeFile:
     modified_ms: int
 
     @property
+    def folder(self) -> str:
+        """The folder of its partition, below the lake's root."""
+        return folder_of(self.name)
+
+    @property
     def label(self) -> str:
         """Where it is from."""
         return self.name[:_BASIS_ENDS].rpartition("-")[0].rpartition("/")[2]
@@ -46,6 +51,11 @@ class LakeFile:
     def sha256(self) -> str:
         """The digest of its bytes, in hex."""
         return self.name[_BASIS_ENDS + 1 : -len(".parquet")]
+
+
+def folder_of(name: str) -> str:
+    """The folder that a name is in."""
+    return name.rpartition("/")[0]
 
 
 def file_name(table: Table, keys: Keys, label: str, basis: str, sha256: str) -> str:
